@@ -1,0 +1,92 @@
+"""The decoder language model of source A (Wortsman et al. 2023, section 2.1) as a frozen config.
+
+Pre-LayerNorm, rotary positions, no biases, GELU MLP of 4 D, final LayerNorm, head not tied to the
+embedding. Shapes: B sequences, T positions, D width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from models.layers import Block, LayerNorm, Linear, Rotary, Tap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """A complete description of one decoder LM; `build()` makes it."""
+
+    kind: ClassVar[str] = "transformer"
+
+    width: int = 64
+    """Width D of the residual stream; the ladder's dial. A multiple of head_dim."""
+    depth: int = 3
+    """Number of blocks."""
+    head_dim: int = 16
+    """Dimension K of a head; heads = width / head_dim. Even (rotary turns pairs)."""
+    vocab_size: int = 256
+    """Number of different tokens; 256 for bytes."""
+    max_positions: int = 64
+    """Longest context, in tokens."""
+    qk_norm: bool = False
+    """LayerNorm on q and k of every head (qk-layernorm), which bounds the attention logits."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "head_dim", "vocab_size", "max_positions"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"model.{name} must be a whole number from 1 up, got {value!r}.")
+        if not isinstance(self.qk_norm, bool):
+            raise ValueError(f"model.qk_norm must be True or False, got {self.qk_norm!r}.")
+        if self.head_dim % 2:
+            raise ValueError(
+                f"model.head_dim must be even, since rotary positions turn pairs, "
+                f"got {self.head_dim}; use {self.head_dim + 1}."
+            )
+        if self.width % self.head_dim:
+            below = self.width // self.head_dim * self.head_dim
+            raise ValueError(
+                f"model.width must be a multiple of model.head_dim, got {self.width} and "
+                f"{self.head_dim}; the nearest widths are "
+                f"{' and '.join(str(w) for w in (below, below + self.head_dim) if w)}."
+            )
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.width // self.head_dim
+
+    def build(self) -> "Transformer":
+        """Returns the model with fresh weights drawn from torch's global generator."""
+        return Transformer(self)
+
+
+class Transformer(nn.Module):
+    """Decoder LM: tokens (B, T) to logits (B, T, V), in nats."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        rotary = Rotary(config.heads, config.head_dim, config.max_positions)
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    config.width,
+                    rotary,
+                    head_dim=config.head_dim,
+                    qk_norm=config.qk_norm,
+                    layer=layer,
+                )
+                for layer in range(config.depth)
+            )
+        )
+        self.final_norm = LayerNorm(config.width)
+        self.head = Linear(config.width, config.vocab_size)
+        self.tap = Tap("logits")
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x_BTD = self.blocks(self.embedding(tokens_BT))
+        (logits_BTV,) = self.tap(self.head(self.final_norm(x_BTD)))
+        return logits_BTV

@@ -1,0 +1,250 @@
+"""Run and its parts: one training, complete, frozen and validated at the door.
+
+Whatever changes the numbers is a field here. Override by dotted path with `override`; the same
+paths are search-space keys and `--set` arguments.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import nn
+
+from models import TransformerConfig
+from tuner.data import Data
+
+PROBES = ("attention", "block_output", "logits")
+"""Kinds of tap that a probe can read; see `models.Tap`."""
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class ModelConfig(Protocol):
+    """A frozen dataclass that builds a module: tokens (B, T) or images in, logits (..., V) out."""
+
+    def build(self) -> nn.Module:
+        """Returns the module with fresh weights drawn from torch's global generator."""
+        ...
+
+
+def _number(path: str, value: object, *, low: float, open_low: bool = False) -> None:
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not ok:
+        raise ValueError(f"{path} must be a finite number, got {value!r}; write it like 3e-3.")
+    if value < low or (open_low and value == low):  # type: ignore[operator]
+        rule = f"above {low:g}" if open_low else f"{low:g} or more"
+        raise ValueError(f"{path} must be {rule}, got {value!r}.")
+
+
+def _whole(path: str, value: object, *, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{path} must be a whole number, got {value!r}.")
+    if value < low:
+        raise ValueError(f"{path} must be {low} or more, got {value}.")
+
+
+def _one_of(path: str, value: object, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise ValueError(f"{path} must be one of {', '.join(names)}, got {value!r}.{near(str(value), names)}")
+
+
+def near(word: str, names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:
+    """Returns ` Did you mean NAME?` for the nearest of names, or nothing."""
+    close = get_close_matches(word, list(names), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """AdamW and what surrounds it."""
+
+    name: str = "adamw"
+    """Update rule: adamw."""
+    lr: float = 1e-2
+    """Peak learning rate eta: the schedule's maximum."""
+    weight_decay: float = 1e-4
+    """Decay lambda."""
+    decay: str = "independent"
+    """independent: theta loses s_t lambda theta a step; coupled: s_t eta lambda theta."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 switches clipping off."""
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer.name", self.name, ("adamw",))
+        _number("optimizer.lr", self.lr, low=0.0, open_low=True)
+        _number("optimizer.weight_decay", self.weight_decay, low=0.0)
+        _one_of("optimizer.decay", self.decay, ("independent", "coupled"))
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _number(f"optimizer.{name}", value, low=0.0)
+            if value >= 1:
+                raise ValueError(f"optimizer.{name} must be below 1, got {value!r}.")
+        _number("optimizer.epsilon", self.epsilon, low=0.0)
+        _number("optimizer.clip_norm", self.clip_norm, low=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Linear warm-up to the peak, then a fall to `final_lr` at the last step."""
+
+    name: str = "cosine"
+    """Shape of the fall: cosine or constant (no fall)."""
+    warmup_steps: int = 10
+    """Steps of linear warm-up; 0 starts at the peak."""
+    final_lr: float = 1e-5
+    """Learning rate of the last step, absolute (source A: 1e-5)."""
+
+    def __post_init__(self) -> None:
+        _one_of("schedule.name", self.name, ("cosine", "constant"))
+        _whole("schedule.warmup_steps", self.warmup_steps, low=0)
+        _number("schedule.final_lr", self.final_lr, low=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Terms added to the training cross-entropy."""
+
+    z_loss: float = 0.0
+    """Coefficient c of c log^2 Z; source A uses 1e-4. Never part of the validation loss."""
+
+    def __post_init__(self) -> None:
+        _number("loss.z_loss", self.z_loss, low=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One training of one model under one complete frozen config."""
+
+    seed: int = 0
+    """Seed of weights and batches."""
+    steps: int = 200
+    """Optimizer updates."""
+    batch_size: int = 8
+    """Sequences an update sees."""
+    micro_batch_size: int = 8
+    """Sequences a forward pass sees; gradients add up to batch_size, which it divides."""
+    eval_every: int = 50
+    """Steps between validations (and reports to a scheduler); the first is at step 0."""
+    telemetry_every: int = 10
+    """Steps between full probe readings."""
+    precision: str = "float32"
+    """Arithmetic of the forward pass: float32 or bfloat16 (autocast)."""
+    probes: tuple[str, ...] = ()
+    """Taps that must be there, by kind; empty reads whatever taps the model has."""
+    model: ModelConfig = field(default_factory=TransformerConfig)
+    """Model: a frozen config with `build()`."""
+    data: Data = field(default_factory=Data)
+    """Where tokens come from."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """Update rule."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """Learning rate over time."""
+    loss: Loss = field(default_factory=Loss)
+    """Auxiliary losses."""
+
+    def __post_init__(self) -> None:
+        _whole("seed", self.seed, low=0)
+        for name in ("steps", "batch_size", "micro_batch_size", "eval_every", "telemetry_every"):
+            _whole(name, getattr(self, name), low=1)
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
+                f"{self.micro_batch_size}; set both."
+            )
+        _one_of("precision", self.precision, ("float32", "bfloat16"))
+        for probe in self.probes:
+            _one_of("probes", probe, PROBES)
+        if not is_dataclass(self.model) or not isinstance(self.model, ModelConfig):
+            raise ValueError(
+                f"model must be a frozen dataclass with build(), got {type(self.model).__name__}."
+            )
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps must be below steps, got {self.schedule.warmup_steps} and "
+                f"{self.steps}; 5 % of steps is {max(1, self.steps // 20)}."
+            )
+        self._check_model_fits_data()
+
+    def _check_model_fits_data(self) -> None:
+        positions = getattr(self.model, "max_positions", self.data.sequence_length)
+        if positions < self.data.sequence_length:
+            raise ValueError(
+                f"model.max_positions must be at least data.sequence_length, got {positions} and "
+                f"{self.data.sequence_length}; set both."
+            )
+        vocabulary = getattr(self.model, "vocab_size", self.data.vocab_size)
+        if vocabulary < self.data.vocab_size:
+            raise ValueError(
+                f"model.vocab_size must be at least data.vocab_size, got {vocabulary} and "
+                f"{self.data.vocab_size}; set both."
+            )
+
+
+def override(target: T, changes: Mapping[str, Any]) -> T:
+    """Returns a copy of a frozen dataclass with the fields at dotted paths replaced.
+
+    Fields of one part change together, so width and head_dim can move at once. Raises ValueError
+    for a path that doesn't exist (with the nearest one) or a value that breaks a rule.
+    """
+    return _override(target, changes, prefix="")
+
+
+def _override(target: Any, changes: Mapping[str, Any], prefix: str) -> Any:
+    names = [f.name for f in fields(target)]
+    direct: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        if head not in names or (rest and not is_dataclass(getattr(target, head))):
+            raise ValueError(f"There is no field {prefix}{path}.{_nearest(path, target, prefix)}")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            direct[head] = _fit_type(f"{prefix}{head}", value, getattr(target, head))
+    for head, inner in nested.items():
+        base = direct.get(head, getattr(target, head))
+        direct[head] = _override(base, inner, prefix=f"{prefix}{head}.")
+    return replace(target, **direct)
+
+
+def _nearest(path: str, target: Any, prefix: str) -> str:
+    known = list(dotted(target))
+    hint = near(path, known)
+    if not hint:
+        same_leaf = [k for k in known if k.rpartition(".")[2] == path.rpartition(".")[2]]
+        hint = f" Did you mean {same_leaf[0]}?" if same_leaf else f" There are: {', '.join(known)}."
+    return hint.replace("mean ", f"mean {prefix}") if prefix else hint
+
+
+def _fit_type(path: str, value: Any, old: Any) -> Any:
+    """Numbers are accepted across int and float where nothing is lost; the rest as it is."""
+    if isinstance(old, bool) or isinstance(value, bool):
+        return value
+    if isinstance(old, float) and isinstance(value, int):
+        return float(value)
+    if isinstance(old, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if is_dataclass(old) and not is_dataclass(value):
+        raise ValueError(f"{path} is a group of fields and can't be set to {value!r}; set a field.")
+    return value
+
+
+def dotted(target: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns every leaf of a nested dataclass by dotted path; `model.kind` names the model."""
+    flat: dict[str, Any] = {}
+    for f in fields(target):
+        value = getattr(target, f.name)
+        if is_dataclass(value):
+            flat.update(dotted(value, f"{prefix}{f.name}."))
+        else:
+            flat[f"{prefix}{f.name}"] = value
+    return flat

@@ -1,0 +1,189 @@
+"""Token streams: the embedded text, local text, memory-mapped token files.
+
+Batch t is a function of (seed, t), so a resumed run sees the batches that it would have seen.
+Shapes: B sequences, T positions.
+"""
+
+import hashlib
+import sysconfig
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NAMES = ("stdlib", "text", "tokens")
+VALIDATION_SHARE = 20
+"""One file (or, in a single file, one 4 KiB chunk) in this many is held out for validation."""
+CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A source of tokens and the windows cut from it."""
+
+    name: str = "stdlib"
+    """stdlib: the running Python's own standard-library sources as bytes (embedded default);
+    text: a file, or a folder's files, as bytes; tokens: a `.npy` or `.bin` (uint16) token file."""
+    path: str = ""
+    """File or folder for text and tokens; empty for stdlib."""
+    sequence_length: int = 64
+    """Context T, in tokens."""
+    vocab_size: int = 256
+    """Number of different tokens; 256 for bytes."""
+    validation_sequences: int = 128
+    """Fixed validation windows of sequence_length tokens."""
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ValueError(f"data.name must be one of {', '.join(NAMES)}, got {self.name!r}.")
+        for name in ("sequence_length", "vocab_size", "validation_sequences"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"data.{name} must be a whole number from 1 up, got {value!r}.")
+        if self.name != "stdlib" and not self.path:
+            raise ValueError(f"data.path must name the file of data.name={self.name}, got nothing.")
+        if self.name == "stdlib" and self.path:
+            raise ValueError(
+                f"data.path must be empty for data.name=stdlib, got {self.path!r}; "
+                f"set data.name=text to read it."
+            )
+        if self.name != "tokens" and self.vocab_size != 256:
+            raise ValueError(
+                f"data.vocab_size must be 256 for bytes, got {self.vocab_size}; "
+                f"only data.name=tokens has another."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Token arrays of both splits, with what is known about them."""
+
+    train: np.ndarray
+    """Tokens, shape (n_train,)."""
+    validation: np.ndarray
+    """Tokens, shape (n_validation,)."""
+    sha256: str
+    """Hash of all tokens and of the split: equal hashes, equal batches."""
+    unigram_entropy: float
+    """Cross-entropy of the training unigram model on the validation split, in nats a token."""
+
+
+class TokenStream:
+    """Batches and validation windows of one `Data`."""
+
+    def __init__(self, data: Data, *, batch_size: int):
+        self.corpus = load_corpus(data)
+        self.length, self.batch_size = data.sequence_length, batch_size
+        self._window = np.arange(self.length + 1)
+        needed = batch_size * (self.length + 1)
+        if len(self.corpus.train) < needed or len(self.corpus.validation) < self.length + 1:
+            raise ValueError(
+                f"The text must hold a batch of {batch_size} x {self.length + 1} tokens to train on "
+                f"and one window to validate on, got {len(self.corpus.train)} and "
+                f"{len(self.corpus.validation)} tokens; give more text or lower batch_size."
+            )
+        last = len(self.corpus.validation) - self.length - 1
+        starts = np.linspace(0, last, data.validation_sequences).astype(np.int64)
+        self.validation = self._cut(self.corpus.validation, starts)
+
+    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Returns inputs and next-token targets of update `step`, each int64 (B, T)."""
+        rng = np.random.Generator(np.random.Philox(key=[seed, step]))
+        last = len(self.corpus.train) - self.length - 1
+        starts = rng.integers(0, last, size=self.batch_size, endpoint=True)
+        return self._cut(self.corpus.train, starts)
+
+    def _cut(self, tokens: np.ndarray, starts: np.ndarray) -> tuple[Tensor, Tensor]:
+        windows = torch.from_numpy(tokens[starts[:, None] + self._window].astype(np.int64))
+        return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+@lru_cache(maxsize=4)
+def load_corpus(data: Data) -> Corpus:
+    """Returns the corpus of a `Data`, read once per process.
+
+    Raises ValueError where the path is missing, empty, of the wrong type, or holds tokens outside
+    the vocabulary.
+    """
+    if data.name == "stdlib":
+        return _split_files(_standard_library_files())
+    path = Path(data.path)
+    if not path.exists():
+        raise ValueError(f"data.path must be a file or folder that exists, got {data.path!r}.")
+    if data.name == "tokens":
+        return _token_file(path, data.vocab_size)
+    if path.is_file():
+        return _split_array(np.fromfile(path, dtype=np.uint8))
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if not files:
+        raise ValueError(f"data.path must hold at least one file, got the empty folder {path}.")
+    if len(files) == 1:
+        return _split_array(np.fromfile(files[0], dtype=np.uint8))
+    return _split_files([(p.relative_to(path).as_posix(), p) for p in files])
+
+
+def _standard_library_files() -> list[tuple[str, Path]]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+    named = ((p.relative_to(root), p) for p in root.rglob("*.py"))
+    return sorted((r.as_posix(), p) for r, p in named if not left_out.intersection(r.parts))
+
+
+def _split_files(named: list[tuple[str, Path]]) -> Corpus:
+    """Splits by file: every twentieth in the order of the hash of its name is held out."""
+    shuffled = sorted(named, key=lambda pair: hashlib.sha256(pair[0].encode()).hexdigest())
+    held_out = {name for name, _ in shuffled[::VALIDATION_SHARE]}
+    parts = {name: np.fromfile(path, dtype=np.uint8) for name, path in named}
+    train = np.concatenate([a for name, a in parts.items() if name not in held_out])
+    validation = np.concatenate([a for name, a in parts.items() if name in held_out])
+    return _corpus(train, validation)
+
+
+def _split_array(tokens: np.ndarray) -> Corpus:
+    """Splits one array by chunk: every twentieth chunk of 4 KiB (or of a twentieth) is held out."""
+    chunk = max(1, min(CHUNK, len(tokens) // VALIDATION_SHARE))
+    held_out = np.arange(len(tokens)) // chunk % VALIDATION_SHARE == VALIDATION_SHARE - 1
+    return _corpus(tokens[~held_out], tokens[held_out])
+
+
+def _token_file(path: Path, vocab_size: int) -> Corpus:
+    """Memory-maps a token file; its last twentieth is held out, so that both stay mapped."""
+    if path.suffix == ".npy":
+        tokens = np.load(path, mmap_mode="r")
+    elif path.suffix == ".bin":
+        tokens = np.memmap(path, dtype=np.uint16, mode="r")
+    else:
+        raise ValueError(f"data.path must end in .npy or .bin (uint16) for tokens, got {path}.")
+    if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
+        raise ValueError(
+            f"data.path must hold one axis of whole numbers, got {tokens.dtype} of "
+            f"{tokens.ndim} axes in {path}."
+        )
+    cut = len(tokens) - len(tokens) // VALIDATION_SHARE
+    corpus = _corpus(tokens[:cut], tokens[cut:])
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(
+            f"data.vocab_size must cover every token, got {vocab_size} and tokens from {low} to "
+            f"{high} in {path}; set data.vocab_size and model.vocab_size to {high + 1} or more."
+        )
+    return corpus
+
+
+def _corpus(train: np.ndarray, validation: np.ndarray) -> Corpus:
+    digest = hashlib.sha256(memoryview(np.ascontiguousarray(train)))
+    digest.update(b"validation")
+    digest.update(memoryview(np.ascontiguousarray(validation)))
+    return Corpus(train, validation, digest.hexdigest(), _unigram_entropy(train, validation))
+
+
+def _unigram_entropy(train: np.ndarray, validation: np.ndarray) -> float:
+    if not len(train) or not len(validation):
+        return float("nan")
+    size = int(max(train.max(), validation.max())) + 1
+    counts = np.bincount(train, minlength=size) + 1.0
+    seen = np.bincount(validation, minlength=size)
+    return float(-(seen * np.log(counts / counts.sum())).sum() / seen.sum())

@@ -1,0 +1,137 @@
+"""Probes: what is measured at taps, gradients, parameters and updates.
+
+A probe reads through forward hooks that are there only while one batch passes, so the other steps
+pay nothing. Shapes as in `models.layers`; kinds of parameter are the last module name on their
+path (`blocks.0.attention.qkv.weight` is of kind `qkv`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from models import Tap
+from tuner.optim import AdamW, FlatParameters
+
+
+class Probes:
+    """Reads telemetry columns of one model and its optimizer."""
+
+    def __init__(self, model: nn.Module, flat: FlatParameters, required: tuple[str, ...]):
+        self.taps = [m for m in model.modules() if isinstance(m, Tap)]
+        missing = sorted(set(required) - {t.kind for t in self.taps})
+        if missing:
+            raise ValueError(
+                f"probes must each have a tap in the model, got none of kind "
+                f"{', '.join(missing)}; add models.Tap({missing[0]!r}) where the tensor is, or "
+                f"take it out of probes."
+            )
+        self.flat = flat
+        self.kinds = [_kind(name) for name in flat.names]
+        self.counts = _by_kind(self.kinds, [float(n) for n in flat.sizes])
+        self._readings: dict[str, list[Tensor]] = defaultdict(list)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Reads the taps of the forward passes inside (several micro-batches are combined)."""
+        self._readings.clear()
+        handles = [tap.register_forward_hook(self._read) for tap in self.taps]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def columns(self) -> dict[str, float]:
+        """Returns what `watching` read, by telemetry column; values may be non-finite."""
+        combined = [_combine(name, torch.stack(v)) for name, v in self._readings.items()]
+        values = torch.stack(combined).tolist() if combined else []
+        columns = dict(zip(self._readings, values, strict=True))
+        layers = [v for c, v in columns.items() if c.startswith("max_attention_logit_layer")]
+        entropies = [c for c in columns if c.startswith("attention_entropy_layer")]
+        if layers:
+            columns["max_attention_logit"] = _worst(layers)
+            columns["attention_entropy"] = sum(columns.pop(c) for c in entropies) / len(entropies)
+        return columns
+
+    def gradients(self) -> dict[str, float]:
+        """Returns `grad_rms_{kind}`: RMS of the gradients as they stand."""
+        return self._rms("grad_rms", self.flat.grads)
+
+    def parameters(self) -> dict[str, float]:
+        """Returns `param_rms_{kind}`: RMS of the weights."""
+        return self._rms("param_rms", self.flat.values.data)
+
+    def updates(self, optimizer: AdamW) -> dict[str, float]:
+        """Returns `update_rms_{kind}`: RMS of the last update before LR and decay."""
+        return self._rms("update_rms", optimizer.unscaled_update())
+
+    def _rms(self, prefix: str, flat: Tensor) -> dict[str, float]:
+        parts = self.flat.views(flat)
+        squares = torch.stack([torch.dot(part, part) for part in parts]).tolist()
+        sums = _by_kind(self.kinds, squares)
+        return {f"{prefix}_{kind}": (sums[kind] / self.counts[kind]) ** 0.5 for kind in sums}
+
+    @torch.no_grad()
+    def _read(self, tap: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        assert isinstance(tap, Tap)
+        suffix = f"_layer{tap.layer}" if tap.layer >= 0 else ""
+        if tap.kind == "attention":
+            largest, entropy = _attention_statistics(*inputs, scale=tap.scale, causal=tap.causal)
+            self._readings[f"max_attention_logit{suffix or '_layer0'}"].append(largest)
+            self._readings[f"attention_entropy{suffix or '_layer0'}"].append(entropy)
+        elif tap.kind == "block_output":
+            self._readings[f"output_norm_rms{suffix}"].append(_rms(inputs[0]))
+        elif tap.kind == "logits":
+            logits = inputs[0].float()
+            self._readings["log_z_mean"].append(logits.logsumexp(-1).mean())
+            self._readings["logits_rms"].append(_rms(logits))
+
+
+def _attention_statistics(
+    q_BHTK: Tensor, k_BHTK: Tensor, *, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns the largest logit (nats) and the mean entropy of a query's attention (nats)."""
+    q, k = q_BHTK.float().flatten(0, 1), k_BHTK.float().flatten(0, 1)
+    mask = _mask(q.shape[-2], k.shape[-2], causal, q.device)
+    logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
+    largest = logits.amax()
+    log_p = torch.log_softmax(logits, -1)
+    p = log_p.exp()
+    # A masked key has p = 0 and log p = -inf; its term of the entropy is 0.
+    return largest, -(p * log_p.clamp_(min=-1e4)).sum() / (q.shape[0] * q.shape[1])
+
+
+@lru_cache(maxsize=8)
+def _mask(queries: int, keys: int, causal: bool, device: torch.device) -> Tensor:
+    mask = torch.zeros(queries, keys, device=device)
+    return mask.masked_fill_(torch.ones_like(mask).triu(1).bool(), -torch.inf) if causal else mask
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.float().square().mean().sqrt()
+
+
+def _combine(name: str, values: Tensor) -> Tensor:
+    """Over micro-batches of equal size: the largest of maxima, the mean of the rest."""
+    return values.amax() if name.startswith("max_") else values.mean()
+
+
+def _worst(values: list[float]) -> float:
+    """The largest; a nan among them wins, since max() would lose it."""
+    return next((v for v in values if v != v), max(values))
+
+
+def _kind(name: str) -> str:
+    parts = [p for p in name.split(".")[:-1] if not p.isdigit()]
+    return parts[-1] if parts else name
+
+
+def _by_kind(kinds: list[str], values: list[float]) -> dict[str, float]:
+    sums: dict[str, float] = defaultdict(float)
+    for kind, value in zip(kinds, values, strict=True):
+        sums[kind] += value
+    return dict(sums)

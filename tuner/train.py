@@ -1,0 +1,266 @@
+"""train(run, sink, restore=None) -> Outcome: plain torch, without Ray or any tracker.
+
+`Training` is the same loop in slices, for who needs to pause it (a Ray trial between reports).
+Row `step` of the telemetry describes update `step`: its batch's loss before it, its LR; `val_loss`
+there is measured before it, so the row of step 0 holds the loss at init, and the last one
+(`step == steps`) only the final validation.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuner.config import Run
+from tuner.data import TokenStream
+from tuner.losses import cross_entropy, z_loss
+from tuner.optim import AdamW, FlatParameters
+from tuner.outcome import Outcome, objective
+from tuner.probes import Probes
+
+Sink = Callable[[int, Mapping[str, float]], None]
+"""Receives (step, metrics); every value is a finite number."""
+
+CHECKPOINT_FILE = "state.pt"
+
+
+def train(
+    run: Run,
+    sink: Sink,
+    restore: Path | None = None,
+    *,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+) -> Outcome:
+    """Trains one model to its end and returns how it ended.
+
+    sink is called once per step and once at the end. restore is a checkpoint directory to go on
+    from; checkpoint one to write to after every validation. device is auto, cpu, cuda or cuda:N.
+    The same run on the same machine with the same number of threads gives the same bits. Raises
+    ValueError for data that isn't there or a checkpoint of another run; a loss, gradient or logit
+    that is not finite is an outcome.
+    """
+    training = Training(run, sink, device=device, restore=restore)
+    while training.outcome is None:
+        training.advance()
+        if checkpoint is not None and training.outcome is None:
+            training.save(checkpoint)
+    return training.outcome
+
+
+class Training:
+    """A run in progress: `advance` until `outcome` is there."""
+
+    def __init__(
+        self, run: Run, sink: Sink, *, device: str = "auto", restore: Path | None = None
+    ):
+        started = time.perf_counter()
+        self.run, self.sink = run, sink
+        self.device = pick_device(device)
+        self.stream = TokenStream(run.data, batch_size=run.batch_size)
+        torch.manual_seed(run.seed)
+        self.model = run.model.build().to(self.device)
+        self.flat = FlatParameters(self.model)
+        self.optimizer = AdamW(self.flat, run.optimizer, run.schedule, run.steps)
+        self.probes = Probes(self.model, self.flat, run.probes)
+        self.step = 0
+        self.outcome: Outcome | None = None
+        self.loss_at_init: float | None = None
+        self.val_loss: float | None = None
+        self.seconds = 0.0
+        self._row: dict[str, float] = {}
+        if restore is not None:
+            self._load(restore)
+        self.seconds += time.perf_counter() - started
+        self._clock = time.perf_counter() - self.seconds
+
+    @property
+    def objective(self) -> float:
+        """What a scheduler sees now, in nats; always finite."""
+        lost = self.outcome is not None and self.outcome.diverged
+        return objective(self.loss_at_init, self.val_loss, lost=lost)
+
+    def advance(self) -> None:
+        """Trains to the next validation, that included, or to the end."""
+        self._clock = time.perf_counter() - self.seconds
+        if self.loss_at_init is None:
+            self._validate()
+        while self.outcome is None:
+            self._update()
+            if self.outcome is None and self._is_validation(self.step):
+                self._validate()
+                break
+        if self.outcome is None and self.step == self.run.steps:
+            self.end("finished", f"all {self.run.steps} steps done")
+        self.seconds = time.perf_counter() - self._clock
+
+    def end(self, outcome: str, reason: str, *, tensor: str = "", value: float | None = None) -> None:
+        """Sets the outcome and sends the row that still waits for its update."""
+        if self._row:
+            self._send(self._row)
+        self.outcome = Outcome(
+            outcome=outcome,
+            step=self.step,
+            reason=reason,
+            tensor=tensor,
+            value=value,
+            loss_at_init=self.loss_at_init,
+            final_val_loss=self.val_loss,
+            seconds=time.perf_counter() - self._clock,
+            data_sha256=self.stream.corpus.sha256,
+            reference_loss=self.stream.corpus.unigram_entropy,
+        )
+
+    def _is_validation(self, step: int) -> bool:
+        return step % self.run.eval_every == 0 or step == self.run.steps
+
+    def _update(self) -> None:
+        """One optimizer update and its row."""
+        step, row = self.step, self._row
+        telemetry = step % self.run.telemetry_every == 0
+        with self.probes.watching() if telemetry else nullcontext():
+            row["loss"] = self._forward_backward(step)
+        row["grad_norm"] = self.optimizer.clip()
+        if telemetry:
+            row |= self.probes.columns() | self.probes.gradients() | self.probes.parameters()
+        if self._diverged(row):
+            return
+        row["lr"] = self.optimizer.step(step)
+        if telemetry:
+            row |= self.probes.updates(self.optimizer)
+            if self._diverged(row):
+                return
+        self._send(row)
+        self.step += 1
+
+    def _forward_backward(self, step: int) -> float:
+        """Accumulates the gradients of batch `step`; returns its mean cross-entropy in nats."""
+        inputs_BT, targets_BT = self.stream.batch(self.run.seed, step)
+        parts = self.run.batch_size // self.run.micro_batch_size
+        total = 0.0
+        for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+            logits = self._logits(inputs)
+            loss = cross_entropy(logits, targets.to(self.device))
+            total += float(loss.detach())
+            if self.run.loss.z_loss:
+                loss = loss + self.run.loss.z_loss * z_loss(logits)
+            (loss / parts if parts > 1 else loss).backward()
+        return total / parts
+
+    def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        autocast = self.run.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16) if autocast else nullcontext():
+            return self.model(inputs.to(self.device))
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Puts the mean cross-entropy of the fixed validation windows into the waiting row."""
+        inputs_ST, targets_ST = self.stream.validation
+        # About 2,048 tokens at a time: large enough for speed, small enough for the cache.
+        at_once = max(self.run.micro_batch_size, 2048 // self.run.data.sequence_length)
+        self.model.eval()
+        total = 0.0
+        for inputs, targets in zip(
+            inputs_ST.split(at_once), targets_ST.split(at_once), strict=True
+        ):
+            loss = cross_entropy(self._logits(inputs), targets.to(self.device))
+            total += float(loss) * len(inputs)
+        self.model.train()
+        self._row["val_loss"] = total / len(inputs_ST)
+        if self._diverged(self._row):
+            return
+        self.val_loss = self._row["val_loss"]
+        if self.loss_at_init is None:
+            self.loss_at_init = self.val_loss
+
+    def _diverged(self, row: dict[str, float]) -> bool:
+        """Ends the run if a value of the row isn't finite; only finite ones are sent."""
+        broken = [name for name in row if not math.isfinite(row[name])]
+        if not broken:
+            return False
+        # The cause before its effects: a probe's column says more than the loss it spoiled.
+        tensor = min(broken, key=lambda name: (name in ("loss", "grad_norm"), name == "grad_norm"))
+        value = row[tensor]
+        for name in broken:
+            del row[name]
+        where = self._first_broken_parameter()
+        reason = f"{tensor} became {value} at step {self.step}{where}"
+        self.end("diverged", reason, tensor=tensor, value=value)
+        return True
+
+    def _first_broken_parameter(self) -> str:
+        for what, flat in (("weight", self.flat.values.data), ("gradient of", self.flat.grads)):
+            for name, part in zip(self.flat.names, self.flat.views(flat), strict=True):
+                if not bool(torch.isfinite(part).all()):
+                    return f"; first not finite: {what} {name}"
+        return ""
+
+    def _send(self, row: dict[str, float]) -> None:
+        tokens = self.run.batch_size * self.run.data.sequence_length * self.step
+        seconds = time.perf_counter() - self._clock
+        self.sink(self.step, {**row, "tokens_seen": tokens, "seconds": round(seconds, 6)})
+        self._row = {}
+
+    def save(self, directory: Path) -> None:
+        """Writes the newest good state to directory, whole or not at all."""
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {
+            "run": repr(self.run),
+            "step": self.step,
+            "row": self._row,
+            "loss_at_init": self.loss_at_init,
+            "val_loss": self.val_loss,
+            "seconds": self.seconds,
+            "data_sha256": self.stream.corpus.sha256,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.adam.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        partial = directory / f"{CHECKPOINT_FILE}.partial"
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(directory / CHECKPOINT_FILE)
+
+    def _load(self, directory: Path) -> None:
+        path = directory / CHECKPOINT_FILE
+        if not path.is_file():
+            raise ValueError(f"restore must hold a checkpoint, got {directory} without {path.name}.")
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        for what, mine in (("run", repr(self.run)), ("data_sha256", self.stream.corpus.sha256)):
+            if state[what] != mine:
+                raise ValueError(
+                    f"restore must be a checkpoint of this run on this text, got another {what} in "
+                    f"{path}; remove the checkpoint to start again."
+                )
+        self.step, self._row = state["step"], dict(state["row"])
+        self.loss_at_init, self.val_loss = state["loss_at_init"], state["val_loss"]
+        self.seconds = state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.adam.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"].cpu())
+
+
+def checkpoint_step(directory: Path) -> int | None:
+    """Returns the number of updates in the checkpoint of a directory, or None without one."""
+    path = directory / CHECKPOINT_FILE
+    return int(torch.load(path, weights_only=True)["step"]) if path.is_file() else None
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device called auto (a GPU where there is one), cpu, cuda or cuda:N.
+
+    Raises ValueError where it isn't there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device must be there, got {name} on a machine without CUDA; use cpu.")
+    return device
