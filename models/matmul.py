@@ -45,6 +45,7 @@ def _onednn_serves(x: Tensor, weight_OI: Tensor) -> bool:
     return (
         HAS_ONEDNN
         and weight_OI.numel() >= ONEDNN_MIN_WEIGHTS
+        and x.numel() > 0
         and min(weight_OI.shape) >= ONEDNN_MIN_FEATURES
         and x.dtype == weight_OI.dtype == torch.float32
         and x.device.type == "cpu"
@@ -67,10 +68,12 @@ class _OneDnnLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight_OI = ctx.saved_tensors
         (dy,) = grads
-        dx = _product(dy, weight_OI.t()) if ctx.needs_input_grad[0] else None
+        # oneDNN's product has no gradient of its own: under create_graph, ours goes around it.
+        product = _OneDnnLinear.apply if torch.is_grad_enabled() else _product
+        dx = product(dy, weight_OI.t()) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return dx, None
         dy_NO, x_NI = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
         # Its rows are inputs: with few of them MKL is faster (32: 81 against 90 GFLOP/s).
         wide = x_NI.shape[1] >= 64
-        return dx, _product(dy_NO.t(), x_NI.t()) if wide else dy_NO.t() @ x_NI
+        return dx, product(dy_NO.t(), x_NI.t()) if wide else dy_NO.t() @ x_NI

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
@@ -31,8 +32,8 @@ class ModelConfig(Protocol):
 
 
 def _number(path: str, value: object, *, low: float, open_low: bool = False) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not ok:
+    # Not numpy's: torch refuses to load them from a checkpoint, and their repr is another run's.
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError(f"{path} must be a finite number, got {value!r}; write it like 3e-3.")
     if value < low or (open_low and value == low):  # type: ignore[operator]
         rule = f"above {low:g}" if open_low else f"{low:g} or more"
@@ -152,7 +153,10 @@ class Run:
     """Auxiliary losses."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         _whole("seed", self.seed, low=0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2^63, got {self.seed}.")
         for name in ("steps", "batch_size", "micro_batch_size", "eval_every", "telemetry_every"):
             _whole(name, getattr(self, name), low=1)
         if self.batch_size % self.micro_batch_size:
@@ -163,16 +167,41 @@ class Run:
         _one_of("precision", self.precision, ("float32", "bfloat16"))
         for probe in self.probes:
             _one_of("probes", probe, PROBES)
-        if not is_dataclass(self.model) or not isinstance(self.model, ModelConfig):
-            raise ValueError(
-                f"model must be a frozen dataclass with build(), got {type(self.model).__name__}."
-            )
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(
                 f"schedule.warmup_steps must be below steps, got {self.schedule.warmup_steps} and "
                 f"{self.steps}; 5 % of steps is {max(1, self.steps // 20)}."
             )
+        if self.schedule.name == "cosine" and self.schedule.final_lr > self.optimizer.lr:
+            # The schedule would rise, and independent decay with it: s_t is at most 1.
+            raise ValueError(
+                f"schedule.final_lr must be at most optimizer.lr, got {self.schedule.final_lr!r} "
+                f"and {self.optimizer.lr!r}; lower schedule.final_lr."
+            )
         self._check_model_fits_data()
+
+    def _check_types(self) -> None:
+        for name, part in (
+            ("data", Data),
+            ("optimizer", Optimizer),
+            ("schedule", Schedule),
+            ("loss", Loss),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, part):
+                raise ValueError(f"{name} must be a {part.__name__}, got {value!r}.")
+        model = self.model
+        if isinstance(model, type):
+            raise ValueError(f"model must be a config, got a class; write {model.__name__}().")
+        parameters = getattr(model, "__dataclass_params__", None)
+        if parameters is None or not parameters.frozen or not isinstance(model, ModelConfig):
+            raise ValueError(
+                f"model must be a frozen dataclass with build(), got {type(model).__name__}."
+            )
+        if not isinstance(self.probes, tuple):
+            raise ValueError(
+                f"probes must be a tuple of names, got {self.probes!r}; write ('logits',)."
+            )
 
     def _check_model_fits_data(self) -> None:
         positions = getattr(self.model, "max_positions", self.data.sequence_length)
@@ -229,17 +258,19 @@ def _fit_type(path: str, value: Any, old: Any) -> Any:
     """Numbers are accepted across int and float where nothing is lost; the rest as it is."""
     if isinstance(old, bool) or isinstance(value, bool):
         return value
-    if isinstance(old, float) and isinstance(value, int):
-        return float(value)
-    if isinstance(old, int) and isinstance(value, float) and value.is_integer():
+    if isinstance(value, Real) and isinstance(old, float):
+        return float(value)  # numpy's, too, whose repr would make it another run.
+    if isinstance(value, Real) and isinstance(old, int) and float(value).is_integer():
         return int(value)
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
     if is_dataclass(old) and not is_dataclass(value):
         raise ValueError(f"{path} is a group of fields and can't be set to {value!r}; set a field.")
     return value
 
 
 def dotted(target: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns every leaf of a nested dataclass by dotted path; `model.kind` names the model."""
+    """Returns every leaf of a nested dataclass by dotted path."""
     flat: dict[str, Any] = {}
     for f in fields(target):
         value = getattr(target, f.name)

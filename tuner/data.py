@@ -117,12 +117,18 @@ def load_corpus(data: Data) -> Corpus:
         return _token_file(path, data.vocab_size)
     if path.is_file():
         return _split_array(np.fromfile(path, dtype=np.uint8))
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    visible = (p for p in path.rglob("*") if not _hidden(p.relative_to(path)))
+    files = sorted(p for p in visible if p.is_file())
     if not files:
         raise ValueError(f"data.path must hold at least one file, got the empty folder {path}.")
     if len(files) == 1:
         return _split_array(np.fromfile(files[0], dtype=np.uint8))
     return _split_files([(p.relative_to(path).as_posix(), p) for p in files])
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a name on the path starts with a dot: `.git/config` is as hidden as `.notes`."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _standard_library_files() -> list[tuple[str, Path]]:
@@ -151,26 +157,32 @@ def _split_array(tokens: np.ndarray) -> Corpus:
 
 def _token_file(path: Path, vocab_size: int) -> Corpus:
     """Memory-maps a token file; its last twentieth is held out, so that both stay mapped."""
-    if path.suffix == ".npy":
-        tokens = np.load(path, mmap_mode="r")
-    elif path.suffix == ".bin":
-        tokens = np.memmap(path, dtype=np.uint16, mode="r")
-    else:
+    if path.suffix not in (".npy", ".bin") or not path.is_file():
         raise ValueError(f"data.path must end in .npy or .bin (uint16) for tokens, got {path}.")
+    try:
+        if path.suffix == ".npy":
+            tokens = np.load(path, mmap_mode="r")
+        else:
+            tokens = np.memmap(path, dtype=np.uint16, mode="r")
+    except (ValueError, EOFError):
+        raise ValueError(
+            f"data.path must hold whole tokens in the format of its suffix, got a damaged or empty "
+            f"{path} of {path.stat().st_size} bytes; write it with numpy.save or as bare uint16."
+        ) from None
     if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
         raise ValueError(
             f"data.path must hold one axis of whole numbers, got {tokens.dtype} of "
             f"{tokens.ndim} axes in {path}."
         )
-    cut = len(tokens) - len(tokens) // VALIDATION_SHARE
-    corpus = _corpus(tokens[:cut], tokens[cut:])
-    low, high = int(tokens.min()), int(tokens.max())
+    # Before anything counts them: a token of 4e9 would ask for 30 GiB.
+    low, high = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
     if low < 0 or high >= vocab_size:
         raise ValueError(
             f"data.vocab_size must cover every token, got {vocab_size} and tokens from {low} to "
             f"{high} in {path}; set data.vocab_size and model.vocab_size to {high + 1} or more."
         )
-    return corpus
+    cut = len(tokens) - len(tokens) // VALIDATION_SHARE
+    return _corpus(tokens[:cut], tokens[cut:])
 
 
 def _corpus(train: np.ndarray, validation: np.ndarray) -> Corpus:

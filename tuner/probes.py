@@ -78,6 +78,11 @@ class Probes:
     @torch.no_grad()
     def _read(self, tap: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         assert isinstance(tap, Tap)
+        # Autocast would round the float32 products below to 8 bits.
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            self._measure(tap, inputs)
+
+    def _measure(self, tap: Tap, inputs: tuple[Tensor, ...]) -> None:
         suffix = f"_layer{tap.layer}" if tap.layer >= 0 else ""
         if tap.kind == "attention":
             largest, entropy = _attention_statistics(*inputs, scale=tap.scale, causal=tap.causal)
@@ -116,8 +121,10 @@ def _rms(x: Tensor) -> Tensor:
 
 
 def _combine(name: str, values: Tensor) -> Tensor:
-    """Over micro-batches of equal size: the largest of maxima, the mean of the rest."""
-    return values.amax() if name.startswith("max_") else values.mean()
+    """Over micro-batches of equal size: the largest of maxima, the RMS of RMS, the mean else."""
+    if name.startswith("max_"):
+        return values.amax()
+    return _rms(values) if "_rms" in name else values.mean()
 
 
 def _worst(values: list[float]) -> float:

@@ -62,6 +62,7 @@ class Training:
         started = time.perf_counter()
         self.run, self.sink = run, sink
         self.device = pick_device(device)
+        self.on_gpu = self.device.type == "cuda"
         self.stream = TokenStream(run.data, batch_size=run.batch_size)
         torch.manual_seed(run.seed)
         self.model = run.model.build().to(self.device)
@@ -208,6 +209,8 @@ class Training:
 
     def save(self, directory: Path) -> None:
         """Writes the newest good state to directory, whole or not at all."""
+        # After the end there is nothing to go on with, and a diverged state isn't a good one.
+        assert self.outcome is None, f"a run that is {self.outcome.outcome} has no state to save"
         directory.mkdir(parents=True, exist_ok=True)
         state = {
             "run": repr(self.run),
@@ -220,6 +223,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.adam.state_dict(),
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.on_gpu else None,
         }
         partial = directory / f"{CHECKPOINT_FILE}.partial"
         with partial.open("wb") as file:
@@ -245,6 +249,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.adam.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"].cpu())
+        if self.on_gpu and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
 
 
 def checkpoint_step(directory: Path) -> int | None:
@@ -260,7 +266,13 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device must be there, got {name} on a machine without CUDA; use cpu.")
-    return device
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device must be there, got {name} on a machine with {torch.cuda.device_count()} GPUs."
+        )
+    return torch.device(name)

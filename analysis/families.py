@@ -1,0 +1,116 @@
+"""Families of runs: trials that differ only in size, learning rate and seed."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis.schema import TRIAL_COLUMNS
+
+LR: Final = "optimizer.lr"
+NOT_FACTORS: Final = (LR, "seed", "model.width", "model.size")
+
+FIXES: Final = MappingProxyType({"max_attention_logit": "model.qk_norm"})
+"""The boolean config field that is the known cure for a signal's growth (qk-layernorm)."""
+
+CONDITIONS: Final = MappingProxyType(
+    {
+        "steps": "steps",
+        "batch_size": "batch",
+        "data.name": "data",
+        "data.sequence_length": "context",
+        "model.kind": "model",
+        "model.head_dim": "head dim",
+        "model.depth": "depth",
+    }
+)
+"""Config fields that limit what a forecast is about, and their names in its horizon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The trials that share every factor's value."""
+
+    label: str
+    values: dict[str, Any]
+    """Factor -> value; empty where nothing but size, learning rate and seed varies."""
+    trials: pd.DataFrame
+
+
+def factors(trials: pd.DataFrame) -> list[str]:
+    """Config columns that vary between trials and are neither learning rate, seed nor size.
+
+    A numeric column with one value per size belongs to the ladder's dial. One that repeats with
+    the learning rate (a final rate at a tenth of it, say) belongs to that axis.
+    """
+    if trials.empty:
+        return []
+    config = [name for name in trials.columns if name not in TRIAL_COLUMNS]
+    varying = [n for n in config if n not in NOT_FACTORS and trials[n].nunique(dropna=False) > 1]
+    repeated = LR in trials and trials[LR].nunique() * 2 <= len(trials)
+    axes = ["size", "n_params", *([LR] if repeated else [])]
+    return [name for name in varying if not any(_follows(trials, name, a) for a in axes)]
+
+
+def _follows(trials: pd.DataFrame, name: str, axis: str) -> bool:
+    """Whether a numeric column is a function of an axis."""
+    column = trials[name]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return False
+    return bool(trials.groupby(axis, dropna=False)[name].nunique(dropna=False).le(1).all())
+
+
+def families(trials: pd.DataFrame) -> Iterator[Family]:
+    """Each family of a trials table, in the order of its factors' values."""
+    names = factors(trials)
+    if not names:
+        if len(trials):
+            yield Family(label({}), {}, trials)
+        return
+    for key, group in trials.groupby(names, dropna=False, sort=True):
+        values = {name: _plain(value) for name, value in zip(names, key, strict=True)}
+        yield Family(label(values), values, group)
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """A family's name for tables and legends: `model.qk_norm=false`, or `all runs`."""
+    parts = (f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in values.items())
+    return ", ".join(parts) or "all runs"
+
+
+def held_constant(trials: pd.DataFrame) -> dict[str, Any]:
+    """The conditions that all trials share, by their names in a horizon."""
+    known = {text: trials[name] for name, text in CONDITIONS.items() if name in trials}
+    return {
+        text: _plain(column.iloc[0])
+        for text, column in known.items()
+        if column.nunique(dropna=False) == 1
+    }
+
+
+def select(trials: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    """The trials whose config has these values; a column that is absent rules nothing out."""
+    chosen = pd.Series(True, index=trials.index)
+    for name, value in values.items():
+        if name in trials:
+            column = trials[name]
+            chosen &= column.isna() if value is None else (column == value).fillna(False)
+    return trials[chosen]
+
+
+def twin_of(family: Family, all_families: list[Family], signal: str) -> Family | None:
+    """The family with the signal's cure and every other factor equal; None where there is none."""
+    fix = FIXES.get(signal)
+    if fix is None or bool(family.values.get(fix, True)):
+        return None
+    wanted = {**family.values, fix: True}
+    return next((other for other in all_families if other.values == wanted), None)

@@ -1,0 +1,120 @@
+"""Everything that a sweep's page shows, computed once: tables, law, claims, forecasts, checks."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from analysis.claims import Claim, claims
+from analysis.critical import CELL, SIGNAL, critical_table, read_signal, window_check
+from analysis.critical_law import CriticalLaw
+from analysis.families import FIXES, LR, Family, factors, families
+from analysis.prediction import Prediction, choose_family, law_of, predict, read_prediction
+from analysis.records import Records
+from analysis.sensitivity import sensitivity_table
+from analysis.verification import Verdict, verify
+
+Check = tuple[str | os.PathLike[str], str | os.PathLike[str]]
+FORECASTS: Final = (4.0, 16.0)
+"""Multiples of the largest N for which a page forecasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that the page shows, computed once from the records."""
+
+    records: Records
+    family: Family | None
+    cells: pd.DataFrame
+    """One row per ended run of every family, with a column `family`."""
+    sensitivity: pd.DataFrame
+    critical: pd.DataFrame
+    windows: pd.DataFrame
+    law: CriticalLaw
+    claims: list[Claim]
+    forecasts: list[Prediction]
+    checks: list[tuple[Prediction, Verdict]]
+    threshold: float
+    level: float
+
+
+def find(records: Records, *, checks: Sequence[Check], level: float, threshold: float) -> Findings:
+    """All tables, laws, claims and forecasts of a sweep."""
+    trials, telemetry = records.trials, records.telemetry
+    critical = critical_table(trials, telemetry, threshold=threshold)
+    family = choose_family(records, critical, None)
+    law = law_of(critical, family, level)
+    sizes = [factor * law.largest for factor in FORECASTS if law.posterior is not None]
+    forecasts = [predict(records, n_params=n, threshold=threshold, level=level) for n in sizes]
+    made = [(read_prediction(path), runs) for path, runs in checks]
+    cells = [read_signal(f.trials, telemetry).assign(family=f.label) for f in families(trials)]
+    return Findings(
+        records=records,
+        family=family,
+        cells=(
+            pd.concat(cells, ignore_index=True)
+            if cells
+            else pd.DataFrame(columns=[*CELL, "family"])
+        ),
+        sensitivity=sensitivity_table(trials, level=level),
+        critical=critical,
+        windows=window_check(trials, telemetry, threshold=threshold),
+        law=law,
+        claims=claims(records, law, level=level),
+        forecasts=forecasts,
+        checks=[(prediction, verify(prediction, runs)) for prediction, runs in made],
+        threshold=threshold,
+        level=level,
+    )
+
+
+def headline(found: Findings) -> str:
+    """The one sentence to take away."""
+    if found.checks:
+        return " ".join(verdict.sentence for _, verdict in found.checks)
+    if found.forecasts:
+        first, last = found.forecasts[0], found.forecasts[-1]
+        return (
+            f"Keep the learning rate of {first.family} below {first.low:.2g} at "
+            f"{first.n_params:,.0f} parameters and below {last.low:.2g} at {last.n_params:,.0f}: "
+            f"the critical learning rate changes as N to the power {found.law.slope:.2f}."
+        )
+    best = found.sensitivity.dropna(subset=["best_loss"])
+    if best.empty:
+        return "Cannot tell anything yet: no run has ended with a validation loss."
+    row = best.loc[best["best_loss"].idxmin()]
+    return (
+        f"The best run so far ({row['family']}, size {row['size']:g}) reached "
+        f"{row['best_loss']:.3f} nats at learning rate {row['best_lr']:g}; there is no forecast, "
+        "because the critical learning rate is not known at two sizes."
+    )
+
+
+def missing(found: Findings) -> list[str]:
+    """What the sweep lacks for the rest of the page, and the cure."""
+    trials, out = found.records.trials, []
+    ended = trials[trials["outcome"].isin(["finished", "diverged", "stopped"])]
+    if ended.empty:
+        return ["No run has ended yet, so there is nothing to judge: let the sweep go on."]
+    if (trials["outcome"] == "unfinished").any():
+        out.append("Some runs are unfinished: `foretune resume` continues them.")
+    if (trials["outcome"] == "stopped").any():
+        out.append(
+            "Some runs were stopped early: their final loss is unknown and enters as bounds."
+        )
+    if LR not in trials or ended[LR].nunique() < 2:
+        out.append("Only one learning rate was run: sensitivity and crossings need several.")
+    if ended["size"].nunique() < 2:
+        out.append("Only one size was run: a law over sizes needs two or more, better three.")
+    if SIGNAL not in found.records.telemetry:
+        out.append(f"No run recorded {SIGNAL}: a model of your own shows its logits through a tap.")
+    elif found.law.posterior is None:
+        out.append(f"{found.law.status[0].upper()}{found.law.status[1:]}.")
+    if "seed" in trials and ended["seed"].nunique() < 2:
+        out.append("One seed was run: intervals rest on a prior for the noise between seeds.")
+    fix = FIXES[SIGNAL]
+    if fix in trials and fix not in factors(trials):
+        out.append("No twin with qk-layernorm was run, so its effect is unknown.")
+    return out

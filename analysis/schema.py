@@ -1,0 +1,88 @@
+"""The columns of a sweep's two tables: what each holds, and in which unit.
+
+The writer lives in `tuner`; this is the schema that it conforms to, kept beside its reader so that
+results outlive the version that wrote them.
+"""
+
+from types import MappingProxyType
+from typing import Final
+
+FORMAT: Final = 1
+"""The value of `format` in `sweep.json` that this reader understands."""
+
+UNFINISHED: Final = "unfinished"
+"""The outcome of a run that has no `outcome.json` yet."""
+
+OUTCOMES: Final = MappingProxyType(
+    {
+        "finished": "ran all its steps",
+        "diverged": "a loss, gradient or logit stopped being finite",
+        "stopped": "ended early by a scheduler or stopper, so its end is unknown",
+        "failed": "ended by an error that has nothing to do with divergence",
+        UNFINISHED: "has not ended yet, or was killed before it could say how it ended",
+    }
+)
+
+TRIAL_COLUMNS: Final = MappingProxyType(
+    {
+        "run_id": "name of the run, a function of its configuration and seed",
+        "size": "the ladder's dial; for transformers the width",
+        "n_params": "parameters without embedding and head",
+        "n_params_total": "all parameters",
+        "tokens_per_step": "tokens (or images) in one step",
+        "flops_per_token": "floating-point operations per token, forward and backward",
+        "loss_at_init": "validation loss before the first update, nats",
+        "final_val_loss": "newest validation loss, nats; after the last step once finished",
+        "reference_loss": "loss of a model that knows frequencies only (unigram entropy), nats",
+        "objective": "min(newest validation loss, loss at init), nats; always finite",
+        "diverged": "whether the run ended because a tensor stopped being finite",
+        "outcome": "finished, diverged, stopped, failed or unfinished",
+        "reason": "why the run ended, a sentence",
+        "tensor": "the tensor that stopped being finite, where one did",
+        "last_step": "updates made",
+        "seconds": "wall-clock time of the run",
+        "data_sha256": "hash of the data that was read",
+    }
+)
+"""Columns of `trials.parquet` beside one per field of the configuration, by dotted path."""
+
+TELEMETRY_COLUMNS: Final = MappingProxyType(
+    {
+        "run_id": "name of the run",
+        "step": "updates made before the batch that was measured",
+        "loss": "training loss of that batch, nats",
+        "val_loss": "validation loss with the parameters after `step` updates, nats",
+        "lr": "learning rate of update `step`",
+        "grad_norm": "global gradient norm before clipping",
+        "tokens_seen": "tokens read so far",
+        "seconds": "wall-clock time since the run began",
+        "max_attention_logit": "largest attention logit over layers, heads and tokens",
+        "attention_entropy": "mean entropy of the attention weights, nats",
+        "log_z_mean": "mean log of the output softmax's normaliser, nats",
+        "logits_rms": "root mean square of the output logits",
+        "zero_fraction": "share of ternary weights that are zero",
+        "trit_flip_rate": "share of ternary weights that changed since the last reading",
+    }
+)
+"""Columns of `telemetry.parquet` that have one name."""
+
+TELEMETRY_FAMILIES: Final = MappingProxyType(
+    {
+        "max_attention_logit_layer": "largest attention logit of one layer",
+        "output_norm_rms_layer": "root mean square of one block's output",
+        "grad_rms_": "root mean square of a parameter kind's gradient after clipping",
+        "param_rms_": "root mean square of a parameter kind",
+        "update_rms_": "root mean square of a parameter kind's update",
+    }
+)
+"""Telemetry columns that come one per layer or parameter kind, by how they begin."""
+
+REQUIRED_TELEMETRY: Final = ("run_id", "step", "loss", "val_loss", "lr", "grad_norm")
+"""Columns that the telemetry frame has even when no row fills them."""
+
+
+def describe(column: str) -> str:
+    """What a column of either table holds, with its unit; empty for an unknown column."""
+    known = TRIAL_COLUMNS.get(column) or TELEMETRY_COLUMNS.get(column)
+    families = (text for stem, text in TELEMETRY_FAMILIES.items() if column.startswith(stem))
+    return known or next(families, "")

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+BLOCK = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {
+            "torch", "ray", "mlflow", "optuna", "tyro", "models", "tuner", "search_spaces"
+        }:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_analysis_works_without_torch_and_ray(sweep):
+    code = (
+        f"{BLOCK}\nimport analysis\nanalysis.write_report({str(sweep)!r})\n"
+        f"print(analysis.predict({str(sweep)!r}, n_params=6e5).verdict)"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "None"
+
+
+def test_importing_analysis_does_not_import_matplotlib():
+    done = run("import sys, analysis\nprint('matplotlib' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_drawing_does_not_import_pyplot(sweep):
+    code = (
+        f"import sys, analysis\nanalysis.write_report({str(sweep)!r})\n"
+        "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    )
+    assert run(code).stdout.strip() == "True False"
+
+
+def test_every_public_name_is_there():
+    import analysis
+
+    for name in analysis.__all__:
+        assert getattr(analysis, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = analysis.nothing
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis").glob("*.py")), ids=lambda p: p.name)
+def test_a_file_is_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

@@ -1,0 +1,127 @@
+"""Training needs torch and numpy alone; models need torch alone."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+WITHOUT = """
+import sys
+
+class Without:
+    # Stands before a finder of Python's; the names are then as if never installed.
+    def __init__(self, finder, names):
+        self.finder, self.names = finder, names
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+def uninstall(*names):
+    sys.meta_path[:] = [Without(finder, names) for finder in sys.meta_path]
+"""
+
+TRAIN = """
+uninstall(
+    "ray", "mlflow", "optuna", "tyro", "pandas", "pyarrow", "scipy", "matplotlib", "filelock",
+    "search_spaces", "analysis",
+)
+import json
+from tuner.train import train
+from models import TransformerConfig
+from tuner.config import Run, Schedule
+from tuner.data import Data
+
+rows = []
+run = Run(
+    steps=3,
+    model=TransformerConfig(width=16, depth=1, max_positions=16),
+    data=Data(name="text", path=sys.argv[1], sequence_length=16, validation_sequences=4),
+    schedule=Schedule(warmup_steps=1),
+)
+outcome = train(run, lambda step, row: rows.append(step), device="cpu")
+print(json.dumps([outcome.outcome, rows]))
+"""
+
+MODELS = """
+uninstall(
+    "ray", "mlflow", "optuna", "tyro", "pandas", "pyarrow", "scipy", "matplotlib", "filelock",
+    "numpy", "torchvision", "tuner", "search_spaces", "analysis",
+)
+import torch
+import models
+logits = models.TransformerConfig(width=16, depth=1).build()(torch.zeros(1, 3, dtype=torch.long))
+logits.sum().backward()
+print(list(logits.shape))
+"""
+
+LOADED = """
+import json, sys
+import tuner
+from tuner.train import train
+print(json.dumps(sorted({"ray", "mlflow", "optuna", "tyro", "search_spaces"} & set(sys.modules))))
+"""
+
+RAY = """
+uninstall("ray")
+from importlib.util import find_spec
+assert find_spec("mlflow") is not None
+assert find_spec("ray") is None
+import ray
+"""
+
+
+def python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT + script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_a_package_taken_away_here_is_as_if_never_installed():
+    done = python(RAY)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("ModuleNotFoundError: No module named 'ray'")
+
+
+def test_training_works_where_all_but_torch_and_numpy_is_missing():
+    done = python(TRAIN, __file__)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["finished", [0, 1, 2, 3]]
+
+
+def test_where_ray_and_mlflow_are_installed_training_does_not_load_them():
+    done = python(LOADED)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def test_models_work_where_all_but_torch_is_missing():
+    done = python(MODELS)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [1, 3, 256]
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of every import in a file, wherever it stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." if node.level else (node.module or "").partition(".")[0])
+    return names
+
+
+def test_models_import_torch_and_the_standard_library_alone():
+    allowed = {"torch", "models"} | set(sys.stdlib_module_names) - {"os", "pathlib", "io"}
+    files = sorted((ROOT / "models").rglob("*.py"))
+    assert len(files) > 4
+    assert {path.name: imports(path) - allowed for path in files if imports(path) - allowed} == {}
+
+
+def test_what_training_imports_is_torch_numpy_models_and_itself():
+    allowed = {"torch", "numpy", "models", "tuner"} | set(sys.stdlib_module_names)
+    for name in ("config", "data", "optim", "losses", "outcome", "probes", "train"):
+        assert imports(ROOT / "tuner" / f"{name}.py") <= allowed, name

@@ -1,0 +1,185 @@
+"""A submitted command runs on the cluster, streams its output and passes its exit code on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from tuner.cluster import PACKAGES
+from tuner.jobs import STOPPED, submit
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "j" * 32
+
+COMMAND = """
+import signal, sys, time
+def interrupted(number, frame):
+    print("ends cleanly", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGINT, interrupted)
+print("arguments", sys.argv[1:], flush=True)
+if sys.argv[1] == "long":
+    time.sleep(600)
+sys.exit(int(sys.argv[2]) if sys.argv[1] == "exit" else 0)
+"""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head():
+    """URL and temporary folder of a head started as an administrator would, with a token."""
+    gcs, dashboard, agent, client = free_ports(4)
+    url = f"http://127.0.0.1:{dashboard}"
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        *("start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"),
+        *(f"--port={gcs}", f"--dashboard-agent-listen-port={agent}"),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        f"--ray-client-server-port={client}",
+    ]
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+        process = subprocess.Popen(
+            [*command, f"--temp-dir={folder}"],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for(url)
+            yield url, Path(folder)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def wait_for(url, *, within_s=60):
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return requests.get(f"{url}/api/version", timeout=1)
+        except requests.RequestException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    # The client would prefer it to the address that it is given.
+    monkeypatch.setenv("RAY_ADDRESS", "rubbish:1")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout whose command prints, sleeps and exits as told, with a virtual environment."""
+    root = tmp_path / "checkout"
+    for package in PACKAGES:
+        (root / package).mkdir(parents=True)
+        (root / package / "__init__.py").touch()
+    (root / "tuner" / "__main__.py").write_text(COMMAND)
+    (root / ".venv").mkdir()
+    (root / ".venv" / "large").write_bytes(bytes(1 << 20))
+    return root
+
+
+def test_our_own_command_runs_from_the_shipped_checkout(head, capfd):
+    url, folder = head
+    assert submit(["list", "presets"], address=url, working_dir=ROOT) == 0
+    assert "lm-tiny" in capfd.readouterr().out
+    copies = list(folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/tuner"))
+    assert copies
+    shipped = [path for path in copies[0].parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in shipped) < 16 << 20
+    assert not (copies[0].parent / ".venv").exists()
+
+
+def test_the_exit_code_of_the_command_comes_back_and_auto_is_added(head, checkout, capfd):
+    url, _ = head
+    assert submit(["foretune", "exit", "2"], address=url, working_dir=checkout) == 2
+    assert "arguments ['exit', '2']" in capfd.readouterr().out
+    command = ["sweep", "lr", "--out", "/shared/first"]
+    assert submit(command, address=url.removeprefix("http://"), working_dir=checkout) == 0
+    assert f"arguments {[*command, '--address', 'auto']}" in capfd.readouterr().out
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_ctrl_c_stops_the_job_cleanly_and_says_so(head, checkout, capfd):
+    url, _ = head
+    output = []
+
+    def interrupt_once_it_runs():
+        deadline = time.monotonic() + 60
+        while "arguments" not in "".join(output) and time.monotonic() < deadline:
+            output.append(capfd.readouterr().out)
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    user = threading.Thread(target=interrupt_once_it_runs)
+    user.start()
+    try:
+        assert submit(["long"], address=url, working_dir=checkout) == STOPPED
+    finally:
+        user.join()
+    assert "arguments ['long']" in "".join(output)
+    assert "is stopped; a sweep goes on with foretune submit -- resume DIR" in (
+        capfd.readouterr().err
+    )
+
+
+def test_without_waiting_the_job_is_named(head, checkout, capfd):
+    url, _ = head
+    assert submit(["exit", "1"], address=url, working_dir=checkout, wait=False) == 0
+    assert "follow it with ray job logs --follow raysubmit_" in capfd.readouterr().out
+
+
+def test_a_token_that_the_head_does_not_know_is_refused_in_a_sentence(head, checkout, monkeypatch):
+    url, _ = head
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "w" * 32)
+    with pytest.raises(ValueError, match=r"must be a Ray dashboard that takes our jobs.*token"):
+        submit(["list", "presets"], address=url, working_dir=checkout)
+
+
+def test_a_dashboard_that_is_not_there_is_one_sentence(checkout):
+    (port,) = free_ports(1)
+    with pytest.raises(ValueError, match=r"must be a running Ray dashboard.*ssh -N -L"):
+        submit(["list", "presets"], address=f"127.0.0.1:{port}", working_dir=checkout)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ([], "must be given a command"),
+        (["sweep", "lr", "--out", "first"], "absolute path that all nodes share, got 'first'"),
+        (["sweep", "lr", "--out=first"], "write it like /shared/sweeps/first"),
+        (["resume", "first"], "absolute path that all nodes share"),
+    ],
+)
+def test_a_command_that_would_lose_its_results_is_refused(checkout, command, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        submit(command, working_dir=checkout)
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be a Foretune checkout"):
+        submit(["list", "presets"], working_dir=tmp_path)

@@ -1,0 +1,5 @@
+"""`python -m tuner`: the command `foretune`."""
+
+from tuner.cli import main
+
+main()

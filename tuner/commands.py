@@ -1,0 +1,231 @@
+"""What the commands do once their arguments are read: plan, run, print."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import analysis
+from analysis.findings import headline
+from analysis.run_files import read_json
+from models import at_size, count
+from models.transformer import TransformerConfig
+from search_spaces import SPACES
+from tuner.config import Run
+from tuner.data import NAMES as DATASETS
+from tuner.execution import Execution
+from tuner.interventions import INTERVENTIONS
+from tuner.mlflow_tracker import sync, view_hint
+from tuner.plan import named_space, narrow, plan
+from tuner.presets import PRESETS
+from tuner.resolve import parse_assignments, parse_grids
+from tuner.rundir import cost, describe, from_config
+from tuner.sweep import SweepResult, label_runs, read_sweep, resume, sweep
+
+
+def sweep_command(
+    space: str,
+    *,
+    out: Path,
+    preset: str,
+    sizes: Iterable[int],
+    grids: Iterable[str],
+    interventions: Iterable[str],
+    overrides: Iterable[str],
+    search: str,
+    num_samples: int,
+    seeds: int,
+    seed: int,
+    execution: Execution,
+    dry_run: bool,
+    command: str,
+) -> int:
+    """Runs (or only costs) a sweep and prints its table; returns the exit code."""
+    changes = parse_assignments(overrides)
+    domains = narrow(
+        named_space(space), sizes=sizes, grids=parse_grids(grids), fixed=changes
+    )
+    settings: dict[str, Any] = {
+        "preset": preset,
+        "search": search,
+        "num_samples": num_samples,
+        "seeds": seeds,
+        "seed": seed,
+        "interventions": tuple(interventions),
+        "overrides": changes,
+    }
+    if dry_run:
+        return _print_plan(plan(domains, **settings))
+    print(f"foretune sweep {space} -> {out}", flush=True)
+    result = sweep(
+        domains, out=out, execution=execution, name=space, command=command, **settings
+    )
+    return _finish(result)
+
+
+def _print_plan(runs: list[Run]) -> int:
+    facts = [describe(run) for run in runs]
+    labels = label_runs(runs)
+    for run in facts:
+        print(f"{run['run_id']}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[run['run_id']]}")
+    largest = max(facts, key=lambda run: run["n_params_total"])
+    print(
+        f"{len(runs)} trials, {sum(map(cost, facts)):.2e} FLOP in all; the largest holds "
+        f"{16 * largest['n_params_total'] / 2**20:,.1f} MiB of weights, gradients and moments"
+    )
+    return 0
+
+
+def resume_command(directory: Path, *, address: str) -> int:
+    """Continues a sweep and prints its table; returns the exit code."""
+    execution = Execution(**read_sweep(directory)["execution"])
+    if address:
+        execution = Execution(**{**read_sweep(directory)["execution"], "address": address})
+    return _finish(resume(directory, execution=execution))
+
+
+def _finish(result: SweepResult) -> int:
+    _print_outcomes(result)
+    if not result.outcomes.get("unfinished"):
+        _print_sensitivity(result.directory)
+        print(f"report: foretune report {result.directory}")
+    if result.message:
+        print(f"MLflow: {result.message}", file=sys.stderr)
+    print(f"MLflow page: {view_hint(result.directory)}")
+    if result.outcomes.get("unfinished"):
+        print(f"Interrupted; continue with: foretune resume {result.directory}")
+    return result.exit_code
+
+
+def _print_outcomes(result: SweepResult) -> None:
+    told = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
+    print(f"\n{sum(result.outcomes.values())} trials: {told}")
+
+
+def _print_sensitivity(directory: Path) -> None:
+    table = analysis.sensitivity_table(analysis.load(directory).trials)
+    if len(table):
+        print("\nLR sensitivity in nats (0 = the learning rate doesn't matter), with 90 % interval")
+        print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}", na_rep="-"))
+
+
+def collect_command(directory: Path) -> int:
+    """Rebuilds the tables and says how large they are."""
+    records = analysis.collect(directory)
+    print(f"{len(records.trials)} runs -> {directory / 'trials.parquet'}")
+    print(f"{len(records.telemetry)} rows -> {directory / 'telemetry.parquet'}")
+    return 0
+
+
+def report_command(directory: Path, *, checks: Iterable[str]) -> int:
+    """Writes the report, prints what it says, and hands it to MLflow."""
+    pairs = [_check(text) for text in checks]
+    records = analysis.load(directory)
+    page = analysis.write_report(directory, checks=pairs)
+    for prediction, check_dir in pairs:
+        verdict = analysis.verify(analysis.read_prediction(prediction), check_dir)
+        print(f"\n{verdict.status.upper()}: {verdict.sentence}")
+    _print_sensitivity(records.directory)
+    print(f"\nreport: {page}")
+    if (directory / "mlflow.json").exists():
+        message = sync(directory, artifacts=[page.parent])
+        if message:
+            print(f"MLflow: {message}", file=sys.stderr)
+        print(f"MLflow page: {view_hint(directory)}")
+    return 0
+
+
+def _check(text: str) -> tuple[str, str]:
+    prediction, colon, directory = text.rpartition(":")
+    if not colon or not prediction or not directory:
+        raise ValueError(f"--check must look like PREDICTION.json:DIR, got {text!r}.")
+    return prediction, directory
+
+
+def predict_command(
+    directory: Path,
+    *,
+    size: int,
+    lr: float | None,
+    threshold: str,
+    level: float,
+    json: bool,
+    save: str,
+) -> int:
+    """Prints the forecast for a size, and freezes it in a file where asked."""
+    if save and Path(save).exists():
+        raise ValueError(
+            f"--save must name a new file, since a forecast is frozen once made, got {save}."
+        )
+    prediction = analysis.predict(
+        directory,
+        n_params=_params_at(directory, size),
+        size=size,
+        lr=lr,
+        threshold=_threshold(threshold),
+        level=level,
+    )
+    if save:
+        Path(save).parent.mkdir(parents=True, exist_ok=True)
+        Path(save).write_text(prediction.to_json() + "\n")
+    if json:
+        print(prediction.to_json())
+        return 0
+    print(f"size {size} ({prediction.n_params:,.0f} parameters without embedding and head)")
+    print(prediction.reason)
+    print(f"horizon: {prediction.horizon}")
+    if save:
+        print(f"frozen in {save}")
+    return 0
+
+
+def _threshold(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
+
+
+def _params_at(directory: Path, size: int) -> int:
+    """N of the sweep's own model at another rung: its smallest variant, without added norms."""
+    run_files = sorted((directory / "runs").glob("*/run.json"))
+    if not run_files:
+        read_sweep(directory)
+        raise ValueError(f"DIR must hold runs, got none in {directory}.")
+    facts = min(map(read_json, run_files), key=lambda f: (f["size"], f["n_params"]))
+    model = from_config(facts["config"]).model
+    if not isinstance(model, TransformerConfig):
+        raise ValueError(
+            f"--size needs a model with a ladder, got {type(model).__name__}; "
+            f"use analysis.predict with n_params."
+        )
+    return count(at_size(model, size)).n_params
+
+
+def sync_command(directory: Path, *, tracking_uri: str) -> int:
+    """Sends what waits for MLflow; 0 when nothing waits any more, 3 otherwise."""
+    message = sync(directory, tracking_uri=tracking_uri)
+    print(message or f"MLflow has everything of {directory}")
+    return 3 if message else 0
+
+
+def list_command(what: str) -> int:
+    """Prints the names of a family, one line each."""
+    families: dict[str, dict[str, object]] = {
+        "presets": dict(PRESETS),
+        "spaces": dict(SPACES),
+        "interventions": dict(INTERVENTIONS),
+        "models": {"transformer": TransformerConfig},
+        "datasets": dict.fromkeys(DATASETS),
+    }
+    about = {
+        "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
+        "text": "A local file, or all files of a folder, as bytes: data.path.",
+        "tokens": "A memory-mapped token file, .npy or .bin (uint16): data.path, data.vocab_size.",
+    }
+    for name, thing in families[what].items():
+        doc = about.get(name) or (thing.__doc__ or "").strip().split("\n\n")[0]
+        print(f"{name:16} {' '.join(doc.split())}")
+    return 0

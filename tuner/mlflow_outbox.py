@@ -1,0 +1,183 @@
+"""What of a sweep's directory waits for MLflow: metrics.jsonl and outcome.json, less mlflow.json.
+
+The directory is the outbox, mlflow.json says how far the sender got. Standard library only: the
+sender's process loads this without the package (and its torch).
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+BASE = frozenset({"step", "loss", "lr", "grad_norm", "tokens_seen", "seconds"})
+"""Columns of every row. A row with nothing more isn't sent: metrics.jsonl keeps every step."""
+
+ARTIFACTS = "mlflow-artifacts.jsonl"
+"""One path a line: files and folders for the sweep's run."""
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Mark:
+    """How far a run has been sent."""
+
+    mlflow_run_id: str
+    start_ms: int
+    offset: int = 0
+    inode: int = 0
+    step: int = -1
+    """Last step read; lower ones aren't sent again."""
+    status: str = "CREATED"
+    """CREATED until its params are there, then MLflow's words."""
+    closed: bool = False
+    """All of it has been sent, its outcome included."""
+
+    @property
+    def open(self) -> bool:
+        """Whether MLflow still shows it as going on."""
+        return self.status in ("CREATED", "RUNNING")
+
+
+@dataclass(slots=True)
+class State:
+    """The content of mlflow.json."""
+
+    sweep_key: str
+    """Tag by which the store's runs are found again."""
+    tracking_uri: str = ""
+    """Without its password; empty is mlflow.db in the directory, wherever that is moved."""
+    experiment: str = "foretune"
+    experiment_id: str = ""
+    parent_run_id: str = ""
+    parent_status: str = ""
+    artifacts_sent: int = 0
+    error: str = ""
+    """Why the last attempt failed; empty where it did not."""
+    runs: dict[str, Mark] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, sweep_dir: Path) -> "State | None":
+        """Returns the state of a directory; none before its first sender."""
+        found = read_json(sweep_dir / "mlflow.json")
+        if not found:
+            return None
+        return cls(**{**found, "runs": {name: Mark(**m) for name, m in found["runs"].items()}})
+
+    def save(self, sweep_dir: Path) -> None:
+        """Writes mlflow.json whole or not at all."""
+        path = sweep_dir / "mlflow.json"
+        partial = path.with_name("mlflow.json.partial")
+        with partial.open("w") as file:
+            json.dump(asdict(self), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object of a file; an empty one where there is no file (yet)."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def folders(sweep_dir: Path) -> Iterator[Path]:
+    """Yields the folders of runs that are written down, by name."""
+    for path in sorted((sweep_dir / "runs").glob("*/run.json")):
+        yield path.parent
+
+
+def ended(folder: Path) -> bool:
+    """Whether a run has its outcome."""
+    return (folder / "outcome.json").exists()
+
+
+def read_rows(path: Path, mark: Mark) -> tuple[list[dict[str, float]], tuple[int, int, int], bool]:
+    """Returns the rows to send, the (offset, inode, step) after them, and whether more may wait.
+
+    A resumed run replaces its file by a shorter one and repeats steps: then this reads from the
+    start and passes over the steps it knows. A torn last line waits for its end.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return [], (mark.offset, mark.inode, mark.step), False
+    with file:
+        inode, offset = os.fstat(file.fileno()).st_ino, mark.offset
+        file.seek(max(0, offset - 1))
+        if inode != mark.inode or (offset and file.read(1) != b"\n"):
+            offset = 0
+        file.seek(offset)
+        data = file.read(CHUNK_BYTES)
+    whole = data[: data.rfind(b"\n") + 1]
+    rows, step = [], mark.step
+    for line in whole.split(b"\n"):
+        row = _finite(line)
+        if row.get("step", -1) > step:
+            step = int(row["step"])
+            if row.keys() - BASE:
+                rows.append(row)
+    return rows, (offset + len(whole), inode, step), len(data) == CHUNK_BYTES
+
+
+def _finite(line: bytes) -> dict[str, float]:
+    """The finite numbers of a line; none of a damaged one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return {key: value for key, value in row.items() if is_number(value)}
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def unread(path: Path, mark: Mark | None) -> int:
+    """Returns how many whole lines of a metrics file have not been read."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0
+    start = mark.offset if mark and mark.inode == stat.st_ino else 0
+    if start == stat.st_size:  # The usual case, at the cost of no reading.
+        return 0
+    return path.read_bytes().count(b"\n", start)
+
+
+def waiting(sweep_dir: Path, state: State | None) -> tuple[int, int]:
+    """Returns how many trials wait for MLflow, and how many rows of them."""
+    trials = rows = 0
+    for folder in folders(sweep_dir):
+        mark = state.runs.get(folder.name) if state else None
+        if mark and mark.closed:
+            continue
+        lines = unread(folder / "metrics.jsonl", mark)
+        if lines or ended(folder) or (mark and mark.open):
+            trials, rows = trials + 1, rows + lines
+    return trials, rows
+
+
+def settled(sweep_dir: Path, state: State | None) -> bool:
+    """Whether nothing of a sweep waits: trials, artifacts and its own status."""
+    return (
+        state is not None
+        and state.parent_status in ("FINISHED", "KILLED")
+        and state.artifacts_sent >= len(artifacts(sweep_dir))
+        and waiting(sweep_dir, state) == (0, 0)
+    )
+
+
+def artifacts(sweep_dir: Path) -> list[str]:
+    """Returns the paths asked for, in order; a relative one is inside the directory."""
+    try:
+        lines = (sweep_dir / ARTIFACTS).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]

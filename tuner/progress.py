@@ -1,0 +1,69 @@
+"""Live progress of a sweep as lines: what ended, how many are left, how long that takes."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class Progress:
+    """Prints a line for every trial that ends, and a heartbeat when none does.
+
+    Time left: the work that is left, in floating-point operations, at the rate seen so far.
+    """
+
+    def __init__(self, costs: Mapping[str, float], *, done: int = 0, stream: TextIO | None = None):
+        self._left = dict(costs)
+        self._work = sum(costs.values())
+        self._total, self._done = len(costs) + done, done
+        self._stream = stream or sys.stdout
+        self._started = self._last = time.monotonic()
+        self._running: dict[str, float] = {}
+
+    def started(self, run_id: str) -> None:
+        """A trial started (or started again)."""
+        self._running[run_id] = 0.0
+
+    def reported(self, run_id: str, share: float) -> None:
+        """A trial has done a share (0 to 1) of its steps."""
+        self._running[run_id] = share
+        if time.monotonic() - self._last > HEARTBEAT_SECONDS:
+            self._line(f"{len(self._running)} running")
+
+    def ended(self, run_id: str, label: str, outcome: Mapping[str, Any]) -> None:
+        """A trial ended."""
+        self._left.pop(run_id, None)
+        self._running.pop(run_id, None)
+        self._done += 1
+        loss = outcome["final_val_loss"]
+        told = f"loss {loss:.3f}" if loss is not None else "no loss"
+        reason = f" ({outcome['reason']})" if outcome["outcome"] != "finished" else ""
+        self._line(f"{label}: {outcome['outcome']}, {told}{reason}")
+
+    def seconds_left(self) -> float | None:
+        """Returns the seconds left, or None before anything is known."""
+        begun = sum(self._left.get(r, 0.0) * share for r, share in self._running.items())
+        left = sum(self._left.values()) - begun
+        finished = self._work - left
+        elapsed = time.monotonic() - self._started
+        return elapsed * left / finished if finished > 0 else None
+
+    def _line(self, text: str) -> None:
+        self._last = time.monotonic()
+        left = self.seconds_left()
+        ahead = f", about {_clock(left)} left" if left is not None and self._left else ""
+        clock = _clock(self._last - self._started)
+        width = len(str(self._total))
+        print(
+            f"[{self._done:{width}}/{self._total}] {clock}{ahead}  {text}",
+            file=self._stream,
+            flush=True,
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

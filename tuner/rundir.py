@@ -1,0 +1,144 @@
+"""What a sweep leaves on disk: DIR/sweep.json and DIR/runs/<run_id>/.
+
+The directory is the journal: a run with `run.json` and no `outcome.json` is unfinished. Everything
+is written whole or not at all, except `metrics.jsonl`, which grows by lines.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from models import MODELS, count, count_module, size_of
+from models.transformer import TransformerConfig
+from tuner.config import Run
+
+FORMAT = 1
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Returns the JSON of a file; ValueError names a damaged one."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be JSON, got a damaged file ({error}); restore it.") from None
+
+
+def to_config(value: Any) -> Any:
+    """Returns a Run or one of its parts as nested JSON values; a model carries its `kind`."""
+    if not is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    config = {f.name: to_config(getattr(value, f.name)) for f in fields(value)}
+    return {"kind": _kind(value), **config} if hasattr(value, "build") else config
+
+
+def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
+    """Returns the Run of nested JSON values; the inverse of `to_config`.
+
+    Raises ValueError where a user's model class can't be imported.
+    """
+    values: dict[str, Any] = {}
+    for f in fields(target):
+        value = config[f.name]
+        if f.name == "model" and target is Run:
+            values["model"] = from_config(value, _model_class(value["kind"]))
+        elif isinstance(value, Mapping):
+            values[f.name] = from_config(value, cast("type", f.type))
+        else:
+            values[f.name] = tuple(value) if isinstance(value, list) else value
+    return target(**values)
+
+
+def _kind(model: Any) -> str:
+    cls = type(model)
+    named = {c: name for name, c in MODELS.items()}
+    return named.get(cls, f"{cls.__module__}:{cls.__qualname__}")
+
+
+def _model_class(kind: str) -> type:
+    if kind in MODELS:
+        return MODELS[kind]
+    module, _, name = kind.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ValueError(
+            f"model.kind must be importable here, got {kind!r}; start from the folder that holds "
+            f"its module, and keep the class outside of __main__."
+        ) from None
+
+
+def run_id(run: Run) -> str:
+    """Returns the name of a run: 12 hexadecimal digits of the hash of its config, seed included."""
+    text = json.dumps(to_config(run), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Returns the content of `run.json`: id, config, rung, counts."""
+    if isinstance(run.model, TransformerConfig):
+        counts = count(run.model)
+    else:
+        counts = count_module(run.model.build())
+    return {
+        "format": FORMAT,
+        "run_id": run_id(run),
+        "config": to_config(run),
+        "size": size_of(run.model),
+        "n_params": counts.n_params,
+        "n_params_total": counts.n_params_total,
+        "tokens_per_step": run.batch_size * run.data.sequence_length,
+        "flops_per_token": counts.flops_per_token,
+    }
+
+
+def cost(run_json: Mapping[str, Any]) -> float:
+    """Returns the training cost of a run in floating-point operations, for order and time left."""
+    tokens = run_json["tokens_per_step"] * run_json["config"]["steps"]
+    return float(run_json["flops_per_token"]) * tokens
+
+
+class MetricsFile:
+    """Sink that appends rows to `metrics.jsonl`, one JSON object a line."""
+
+    def __init__(self, path: Path, *, keep_below: int = 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] < keep_below]
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text("".join(kept))
+        partial.replace(path)
+        self._file = path.open("a", buffering=1 << 16)
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends the row of a step."""
+        self._file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Makes the rows so far visible to readers."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file but a torn last one, which a killed writer can leave."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
