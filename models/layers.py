@@ -135,9 +135,7 @@ class Block(nn.Module):
     def __init__(self, width: int, rotary: Rotary, *, head_dim: int, qk_norm: bool, layer: int):
         super().__init__()
         self.attention_norm = LayerNorm(width)
-        self.attention = Attention(
-            width, rotary, head_dim=head_dim, qk_norm=qk_norm, layer=layer
-        )
+        self.attention = Attention(width, rotary, head_dim=head_dim, qk_norm=qk_norm, layer=layer)
         self.mlp_norm = LayerNorm(width)
         self.mlp = MLP(width)
         self.tap = Tap("block_output", layer=layer)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import analysis
-from analysis.findings import headline
 from analysis.run_files import read_json
 from models import at_size, count
 from models.transformer import TransformerConfig
@@ -42,9 +41,7 @@ def sweep_command(
 ) -> int:
     """Runs (or only costs) a sweep and prints its table; returns the exit code."""
     changes = parse_assignments(overrides)
-    domains = narrow(
-        named_space(space), sizes=sizes, grids=parse_grids(grids), fixed=changes
-    )
+    domains = narrow(named_space(space), sizes=sizes, grids=parse_grids(grids), fixed=changes)
     settings: dict[str, Any] = {
         "preset": preset,
         "search": search,
@@ -57,9 +54,7 @@ def sweep_command(
     if dry_run:
         return _print_plan(plan(domains, **settings))
     print(f"foretune sweep {space} -> {out}", flush=True)
-    result = sweep(
-        domains, out=out, execution=execution, name=space, command=command, **settings
-    )
+    result = sweep(domains, out=out, execution=execution, name=space, command=command, **settings)
     return _finish(result)
 
 
@@ -67,7 +62,9 @@ def _print_plan(runs: list[Run]) -> int:
     facts = [describe(run) for run in runs]
     labels = label_runs(runs)
     for run in facts:
-        print(f"{run['run_id']}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[run['run_id']]}")
+        print(
+            f"{run['run_id']}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[run['run_id']]}"
+        )
     largest = max(facts, key=lambda run: run["n_params_total"])
     print(
         f"{len(runs)} trials, {sum(map(cost, facts)):.2e} FLOP in all; the largest holds "
@@ -92,6 +89,8 @@ def _finish(result: SweepResult) -> int:
     if result.message:
         print(f"MLflow: {result.message}", file=sys.stderr)
     print(f"MLflow page: {view_hint(result.directory)}")
+    if result.stalled:
+        print(f"foretune: {result.stalled}", file=sys.stderr)
     if result.outcomes.get("unfinished"):
         print(f"Interrupted; continue with: foretune resume {result.directory}")
     return result.exit_code
@@ -128,7 +127,8 @@ def report_command(directory: Path, *, checks: Iterable[str]) -> int:
     _print_sensitivity(records.directory)
     print(f"\nreport: {page}")
     if (directory / "mlflow.json").exists():
-        message = sync(directory, artifacts=[page.parent])
+        register_artifact(directory, page.parent)
+        message = sync(directory)
         if message:
             print(f"MLflow: {message}", file=sys.stderr)
         print(f"MLflow page: {view_hint(directory)}")

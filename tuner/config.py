@@ -49,7 +49,9 @@ def _whole(path: str, value: object, *, low: int) -> None:
 
 def _one_of(path: str, value: object, names: tuple[str, ...]) -> None:
     if value not in names:
-        raise ValueError(f"{path} must be one of {', '.join(names)}, got {value!r}.{near(str(value), names)}")
+        raise ValueError(
+            f"{path} must be one of {', '.join(names)}, got {value!r}.{near(str(value), names)}"
+        )
 
 
 def near(word: str, names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:

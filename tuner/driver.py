@@ -34,21 +34,26 @@ class Driver(tune.Callback):
         runs_dir: Path,
         *,
         progress: Progress,
+        trials: Mapping[str, Trial],
         labels: Mapping[str, str],
         listeners: tuple[Listener, ...],
         stop_reasons: Mapping[str, str],
         tick: Any,
     ):
-        self._runs_dir, self._progress, self._labels = runs_dir, progress, labels
+        self._runs_dir, self._progress = runs_dir, progress
+        self._trials, self._labels = trials, labels
         self._listeners, self._stop_reasons, self._tick = listeners, stop_reasons, tick
         self.outcomes: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}  # Tune pickles its callbacks for a restore that is never asked for.
 
     def on_trial_start(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
     ) -> None:
         """A trial has a place to run."""
         self._tick()
-        run_id = _trial(trial).run_id
+        run_id = self._trial(trial).run_id
         self._progress.started(run_id)
         for listener in self._listeners:
             listener.trial_started(run_id)
@@ -63,14 +68,14 @@ class Driver(tune.Callback):
     ) -> None:
         """A trial reported."""
         self._tick()
-        ours = _trial(trial)
+        ours = self._trial(trial)
         self._progress.reported(ours.run_id, result["step"] / ours.run.steps)
 
     def on_trial_complete(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
     ) -> None:
         """A trial ended by itself or was stopped by the scheduler."""
-        result, ours = trial.last_result or {}, _trial(trial)
+        result, ours = trial.last_result or {}, self._trial(trial)
         outcome = result.get("outcome")
         if outcome is None:
             reason = self._stop_reasons.get(ours.run_id)
@@ -83,10 +88,13 @@ class Driver(tune.Callback):
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
     ) -> None:
         """A trial's worker died more often than it may."""
-        result, ours = trial.last_result or {}, _trial(trial)
+        result, ours = trial.last_result or {}, self._trial(trial)
         lines = [line for line in str(trial.get_pickled_error() or "").splitlines() if line.strip()]
         reason = f"the worker died: {lines[-1].strip() if lines else 'no message'}"
         self._end(ours, _from_result("failed", reason, result).record(ours.run_id), result)
+
+    def _trial(self, trial: RayTrial) -> Trial:
+        return self._trials[trial.config["run_id"]]
 
     def _end(self, trial: Trial, outcome: dict[str, Any], result: Mapping[str, Any]) -> None:
         opened, started = result.get("opened", (None, None))
@@ -96,10 +104,6 @@ class Driver(tune.Callback):
         self._progress.ended(trial.run_id, self._labels[trial.run_id], outcome)
         for listener in self._listeners:
             listener.trial_ended(trial.run_id)
-
-
-def _trial(trial: RayTrial) -> Trial:
-    return trial.config["trial"]
 
 
 def _from_result(outcome: str, reason: str, result: Mapping[str, Any]) -> Outcome:

@@ -187,7 +187,7 @@ def _ended(client: Any, job: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops Ray's report of every ignore file that it reads; its loggers set levels of their own."""
+    """Drops Ray's report of every ignore file that it reads, from loggers with own levels."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -36,7 +36,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must be JSON, got a damaged file ({error}); restore it.") from None
+        raise ValueError(
+            f"{path} must be JSON, got a damaged file ({error}); restore it."
+        ) from None
 
 
 def to_config(value: Any) -> Any:

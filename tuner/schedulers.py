@@ -1,6 +1,6 @@
 """Schedulers: Ray's own, one bracket per size, since models of different size must not compete."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ray.tune.experiment import Trial as RayTrial
@@ -20,21 +20,19 @@ class BracketPerSize(FIFOScheduler):
     History is replayed with `replay`, since Ray restores no scheduler after a crash.
     """
 
-    def __init__(self, name: str, make: Callable[[], TrialScheduler]):
+    def __init__(self, name: str, make: Callable[[], TrialScheduler], *, sizes: Mapping[str, int]):
         super().__init__()
-        self._name, self._make = name, make
+        self._name, self._make, self._sizes = name, make, sizes
         self._brackets: dict[int, TrialScheduler] = {}
         self.reasons: dict[str, str] = {}
 
     def _bracket(self, trial: Any) -> TrialScheduler:
-        size = trial.config["trial"].size
+        size = self._sizes[trial.config["run_id"]]
         if size not in self._brackets:
             self._brackets[size] = self._make()
         return self._brackets[size]
 
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, **spec: Any
-    ) -> bool:
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The brackets know metric and mode from the start."""
         return True
 
@@ -42,16 +40,14 @@ class BracketPerSize(FIFOScheduler):
         """Enters the trial in its size's bracket."""
         self._bracket(trial).on_trial_add(tune_controller, trial)
 
-    def on_trial_result(
-        self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]
-    ) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
         """Asks the bracket; a stop is noted with its reason."""
         decision = self._bracket(trial).on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.STOP:
-            size = trial.config["trial"].size
-            self.reasons[trial.config["trial"].run_id] = (
+            run_id = trial.config["run_id"]
+            self.reasons[run_id] = (
                 f"{self._name} at step {result[TIME]}: objective {result[METRIC]:.4g} was not among "
-                f"the best of size {size}"
+                f"the best of size {self._sizes[run_id]}"
             )
         return decision
 
@@ -82,12 +78,17 @@ class BracketPerSize(FIFOScheduler):
 
 
 def make_scheduler(
-    name: str, *, max_steps: int, grace_steps: int, reduction_factor: float
+    name: str,
+    *,
+    sizes: Mapping[str, int],
+    max_steps: int,
+    grace_steps: int,
+    reduction_factor: float,
 ) -> BracketPerSize | None:
     """Returns the scheduler of a name, or None for `none` (first in, first out).
 
     asha: asynchronous successive halving (Li et al. 2020), rungs at grace_steps x
-    reduction_factor^k optimizer updates. Raises ValueError for values out of range.
+    reduction_factor^k optimizer updates, a bracket for each of sizes (by run id). Raises ValueError for values out of range.
     """
     if name not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}.")
@@ -109,4 +110,5 @@ def make_scheduler(
             grace_period=grace_steps,
             reduction_factor=reduction_factor,
         ),
+        sizes=sizes,
     )

@@ -27,12 +27,14 @@ from tuner.config import Run, dotted
 from tuner.data import load_corpus
 from tuner.driver import Driver
 from tuner.execution import Execution
-from tuner.mlflow_tracker import MLflowSender
+from tuner.mlflow_tracker import MLflowSender, public
 from tuner.plan import Space, describe_space, plan
 from tuner.progress import Progress
 from tuner.rundir import FORMAT, cost, describe, from_config, read_json, run_id, write_json
 from tuner.schedulers import BracketPerSize, make_scheduler
+from tuner.storage_probe import probe_storage
 from tuner.trainable import RunTrainable, Trial
+from tuner.watchdog import Watchdog
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
 RETRIES = 3
@@ -47,7 +49,9 @@ class SweepResult:
     outcomes: Mapping[str, int]
     """How many runs ended as finished, diverged, stopped, failed; `unfinished` counts the rest."""
     message: str
-    """What waits, or empty."""
+    """What waits for MLflow, or empty."""
+    stalled: str = ""
+    """Why the sweep was ended before its time, or empty."""
 
     @property
     def exit_code(self) -> int:
@@ -89,7 +93,7 @@ def sweep(
         interventions=interventions,
         overrides=overrides,
     )
-    _scheduler(execution, runs)
+    _scheduler(execution, runs, {})  # For its rules alone.
     directory = Path(out).resolve()
     facts = {
         "format": FORMAT,
@@ -105,7 +109,7 @@ def sweep(
         "num_samples": num_samples,
         "interventions": list(interventions),
         "overrides": dict(overrides or {}),
-        "execution": asdict(execution),
+        "execution": {**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
         "versions": _versions(),
         "commit": _commit(),
         "machine": _machine(),
@@ -178,15 +182,13 @@ def _connection(execution: Execution, directory: Path) -> Iterator[cluster.Conne
     )
     try:
         if not connection.local:
-            cluster.probe_storage(directory)
+            probe_storage(directory)
         yield connection
     finally:
         connection.close()
 
 
-def _execute(
-    directory: Path, execution: Execution, connection: cluster.Connection
-) -> SweepResult:
+def _execute(directory: Path, execution: Execution, connection: cluster.Connection) -> SweepResult:
     lock = FileLock(directory / ".sweep.lock", timeout=0)
     try:
         lock.acquire()
@@ -200,14 +202,21 @@ def _execute(
             directory, tracking_uri=execution.tracking_uri, experiment=execution.experiment
         )
         sender.start()
-        if waiting:
-            _run_trials(directory, execution, connection, waiting, ended, sender)
-        analysis.collect(directory)
-        for table in ("trials.parquet", "telemetry.parquet"):
-            sender.artifact(directory / table)
-        outcomes = count_outcomes(directory)
-        message = sender.close()
-    return SweepResult(directory=directory, outcomes=outcomes, message=message)
+        message, stalled = "", ""
+        try:
+            if waiting:
+                stalled = _run_trials(directory, execution, connection, waiting, ended, sender)
+            analysis.collect(directory)
+            for table in ("trials.parquet", "telemetry.parquet"):
+                sender.artifact(directory / table)
+        finally:
+            message = sender.close()
+    return SweepResult(
+        directory=directory,
+        outcomes=count_outcomes(directory),
+        message=message,
+        stalled=stalled,
+    )
 
 
 def count_outcomes(directory: Path) -> dict[str, int]:
@@ -248,20 +257,23 @@ def _run_trials(
     waiting: list[dict[str, Any]],
     ended: list[dict[str, Any]],
     sender: MLflowSender,
-) -> None:
+) -> str:
+    """Runs what waits; returns why the watchdog ended it, or nothing."""
     # The longest first: at the end no core waits long for the last trial.
     waiting = sorted(waiting, key=cost, reverse=True)
-    trials = [_trial(facts, directory, execution) for facts in waiting]
-    scheduler = _scheduler(execution, [facts["run"] for facts in waiting])
+    trials = {facts["run_id"]: _trial(facts, directory, execution) for facts in waiting}
+    runs = [facts["run"] for facts in [*waiting, *ended]]
+    sizes = {facts["run_id"]: facts["size"] for facts in [*waiting, *ended]}
+    scheduler = _scheduler(execution, runs, sizes)
     if scheduler is not None:
         for facts in ended:
-            _replay(scheduler, facts, directory, execution)
-    labels = label_runs([facts["run"] for facts in [*waiting, *ended]])
-    watchdog = cluster.Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
+            _replay(scheduler, facts["run_id"], directory)
+    watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
     driver = Driver(
         directory / "runs",
         progress=Progress({f["run_id"]: cost(f) for f in waiting}, done=len(ended)),
-        labels=labels,
+        trials=trials,
+        labels=label_runs(runs),
         listeners=(sender,),
         stop_reasons=scheduler.reasons if scheduler else {},
         tick=watchdog.tick,
@@ -271,15 +283,16 @@ def _run_trials(
     storage = directory / ".ray"
     tuner = tune.Tuner(
         tune.with_resources(
-            RunTrainable, {"cpu": execution.cpus_per_trial, "gpu": execution.gpus_per_trial}
+            tune.with_parameters(RunTrainable, trials=trials),
+            {"cpu": execution.cpus_per_trial, "gpu": execution.gpus_per_trial},
         ),
-        param_space={"trial": tune.grid_search(trials)},
+        param_space={"run_id": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
             scheduler=scheduler,
             max_concurrent_trials=execution.max_concurrent or None,
             reuse_actors=True,
-            trial_name_creator=lambda trial: trial.config["trial"].run_id,
-            trial_dirname_creator=lambda trial: trial.config["trial"].run_id,
+            trial_name_creator=lambda trial: trial.config["run_id"],
+            trial_dirname_creator=lambda trial: trial.config["run_id"],
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -296,6 +309,7 @@ def _run_trials(
         except KeyboardInterrupt:
             pass  # The runs without an outcome say it.
     shutil.rmtree(storage, ignore_errors=True)
+    return watchdog.reason or ""
 
 
 def _trial(facts: Mapping[str, Any], directory: Path, execution: Execution) -> Trial:
@@ -311,26 +325,26 @@ def _trial(facts: Mapping[str, Any], directory: Path, execution: Execution) -> T
     )
 
 
-def _scheduler(execution: Execution, runs: list[Run]) -> BracketPerSize | None:
+def _scheduler(
+    execution: Execution, runs: list[Run], sizes: Mapping[str, int]
+) -> BracketPerSize | None:
     return make_scheduler(
         execution.scheduler,
+        sizes=sizes,
         max_steps=max(run.steps for run in runs),
         grace_steps=execution.grace_steps or min(run.eval_every for run in runs),
         reduction_factor=execution.reduction_factor,
     )
 
 
-def _replay(
-    scheduler: BracketPerSize, facts: Mapping[str, Any], directory: Path, execution: Execution
-) -> None:
+def _replay(scheduler: BracketPerSize, run_id: str, directory: Path) -> None:
     """Shows the scheduler the validations of a run that ended in an earlier process."""
-    trial = _trial(facts, directory, execution)
-    rows = read_metrics(directory / "runs" / facts["run_id"] / "metrics.jsonl")
+    rows = read_metrics(directory / "runs" / run_id / "metrics.jsonl")
     validated = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
     results = [
         {"step": step, "objective": min(loss, validated[0][1])} for step, loss in validated[1:]
     ]
-    stand_in = SimpleNamespace(trial_id=facts["run_id"], config={"trial": trial})
+    stand_in = SimpleNamespace(trial_id=run_id, config={"run_id": run_id})
     scheduler.replay(stand_in, results)
 
 

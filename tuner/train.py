@@ -56,9 +56,7 @@ def train(
 class Training:
     """A run in progress: `advance` until `outcome` is there."""
 
-    def __init__(
-        self, run: Run, sink: Sink, *, device: str = "auto", restore: Path | None = None
-    ):
+    def __init__(self, run: Run, sink: Sink, *, device: str = "auto", restore: Path | None = None):
         started = time.perf_counter()
         self.run, self.sink = run, sink
         self.device = pick_device(device)
@@ -100,7 +98,9 @@ class Training:
             self.end("finished", f"all {self.run.steps} steps done")
         self.seconds = time.perf_counter() - self._clock
 
-    def end(self, outcome: str, reason: str, *, tensor: str = "", value: float | None = None) -> None:
+    def end(
+        self, outcome: str, reason: str, *, tensor: str = "", value: float | None = None
+    ) -> None:
         """Sets the outcome and sends the row that still waits for its update."""
         if self._row:
             self._send(self._row)
@@ -235,7 +235,9 @@ class Training:
     def _load(self, directory: Path) -> None:
         path = directory / CHECKPOINT_FILE
         if not path.is_file():
-            raise ValueError(f"restore must hold a checkpoint, got {directory} without {path.name}.")
+            raise ValueError(
+                f"restore must hold a checkpoint, got {directory} without {path.name}."
+            )
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         for what, mine in (("run", repr(self.run)), ("data_sha256", self.stream.corpus.sha256)):
             if state[what] != mine:

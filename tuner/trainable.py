@@ -7,6 +7,7 @@ user take the same way.
 
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import torch
 from filelock import FileLock, Timeout
 from ray import tune
 
-from tuner.outcome import NO_LOSS, Outcome
 from tuner.config import Run
+from tuner.outcome import NO_LOSS, Outcome
 from tuner.rundir import MetricsFile
 from tuner.train import Training, checkpoint_step
 
@@ -44,16 +45,17 @@ class Trial:
 
 
 class RunTrainable(tune.Trainable):
-    """Trains the `Trial` under the key `trial` of its config."""
+    """Trains the `Trial` whose id its config names under `run_id`."""
 
     _training: Training | None = None
     _metrics: MetricsFile | None = None
     _lock: FileLock | None = None
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], trials: Mapping[str, Trial] | None = None) -> None:
         """Opens the run, from its newest checkpoint where there is one."""
         started = time.time()
-        trial = self._trial = config["trial"]
+        assert trials is not None
+        trial = self._trial = trials[config["run_id"]]
         self._error, self._last_checkpoint = "", time.monotonic()
         torch.set_num_threads(max(1, int(trial.threads)))
         try:
@@ -165,4 +167,6 @@ class RunTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Not used: checkpoints are the run's own, so that they outlive Ray's experiment state."""
-        raise RuntimeError(f"Ray's checkpoints are switched off here, asked for in {checkpoint_dir}.")
+        raise RuntimeError(
+            f"Ray's checkpoints are switched off here, asked for in {checkpoint_dir}."
+        )

@@ -1,6 +1,7 @@
 """A submitted command runs on the cluster, streams its output and passes its exit code on."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,7 +29,26 @@ signal.signal(signal.SIGINT, interrupted)
 print("arguments", sys.argv[1:], flush=True)
 if sys.argv[1] == "long":
     time.sleep(600)
-sys.exit(int(sys.argv[2]) if sys.argv[1] == "exit" else 0)
+sys.exit(int(sys.argv[2]))
+"""
+
+DRIVER = """
+import os
+from pathlib import Path
+import ray
+from tuner import cluster
+
+def look_around():
+    import tuner
+    return tuner.__file__, os.environ["OMP_NUM_THREADS"]
+
+root = Path(cluster.__file__).parents[1]
+connection = cluster.connect("auto", cpus_per_trial=0.5, gpus_per_trial=0, code_root=root)
+code, threads = ray.get(ray.remote(look_around).remote())
+same = Path(code).parents[1] == root
+print("slots", cluster.slots(connection, 0.5, 0), "threads", threads, "same", same, end=" ")
+print("local", connection.local)
+connection.close()
 """
 
 
@@ -116,12 +136,20 @@ def test_our_own_command_runs_from_the_shipped_checkout(head, capfd):
 
 def test_the_exit_code_of_the_command_comes_back_and_auto_is_added(head, checkout, capfd):
     url, _ = head
-    assert submit(["foretune", "exit", "2"], address=url, working_dir=checkout) == 2
-    assert "arguments ['exit', '2']" in capfd.readouterr().out
-    command = ["sweep", "lr", "--out", "/shared/first"]
-    assert submit(command, address=url.removeprefix("http://"), working_dir=checkout) == 0
+    command = ["sweep", "2", "--out", "/shared/first"]
+    address = url.removeprefix("http://")
+    assert submit(["foretune", *command], address=address, working_dir=checkout) == 2
     assert f"arguments {[*command, '--address', 'auto']}" in capfd.readouterr().out
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_a_driver_inside_of_a_job_joins_and_its_workers_import_the_same_copy(head, checkout, capfd):
+    url, _ = head
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, checkout / package, dirs_exist_ok=True)
+    (checkout / "tuner" / "__main__.py").write_text(DRIVER)
+    assert submit(["driver"], address=url, working_dir=checkout) == 0
+    assert "slots 4 threads 1 same True local False" in capfd.readouterr().out
 
 
 def test_ctrl_c_stops_the_job_cleanly_and_says_so(head, checkout, capfd):
@@ -149,7 +177,7 @@ def test_ctrl_c_stops_the_job_cleanly_and_says_so(head, checkout, capfd):
 
 def test_without_waiting_the_job_is_named(head, checkout, capfd):
     url, _ = head
-    assert submit(["exit", "1"], address=url, working_dir=checkout, wait=False) == 0
+    assert submit(["short", "1"], address=url, working_dir=checkout, wait=False) == 0
     assert "follow it with ray job logs --follow raysubmit_" in capfd.readouterr().out
 
 

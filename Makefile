@@ -1,0 +1,35 @@
+# Targets make or refresh .venv by themselves: `make demo` and `make test` are all the set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo/$(shell date +%Y%m%d-%H%M%S)
+DEMO_SIZES ?= 16 32 64
+DEMO_CHECK ?= 128
+STEPS ?= 200
+
+.PHONY: demo test check clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
+	touch $@
+
+# Sweep small sizes, freeze the forecast for a larger one, run that size, hold one against the other.
+demo: $(VENV)/.ready
+	$(BIN)/foretune sweep lr --sizes $(DEMO_SIZES) --set steps=$(STEPS) --out $(DEMO)/sweep
+	$(BIN)/foretune predict $(DEMO)/sweep --size $(DEMO_CHECK) --save $(DEMO)/prediction.json
+	$(BIN)/foretune sweep lr --sizes $(DEMO_CHECK) --set steps=$(STEPS) --out $(DEMO)/check
+	$(BIN)/foretune report $(DEMO)/sweep --check $(DEMO)/prediction.json:$(DEMO)/check
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) *.egg-info
