@@ -8,7 +8,7 @@ TRUNCATED_STD = 0.87962566
 
 
 def truncated_normal_(weight: Tensor, *, std: float) -> Tensor:
-    """Fills weight in place from a normal cut off at two sigma, scaled to exactly `std`; returns it.
+    """Fills weight in place from a normal cut off at two sigma, of exactly `std`; returns it.
 
     Same distribution as Flax's `variance_scaling(..., "truncated_normal")`, source A's choice.
     """

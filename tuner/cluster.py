@@ -78,6 +78,8 @@ def connect(
             # Tune hands the driver's value on to its trials.
             "RAY_CHDIR_TO_TRIAL_DIR": "0",
             "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+            # Tune's new console prints its tables at verbose=0 too.
+            "RAY_AIR_NEW_OUTPUT": "0",
         }
     )
     try:

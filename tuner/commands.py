@@ -62,9 +62,8 @@ def _print_plan(runs: list[Run]) -> int:
     facts = [describe(run) for run in runs]
     labels = label_runs(runs)
     for run in facts:
-        print(
-            f"{run['run_id']}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[run['run_id']]}"
-        )
+        name = run["run_id"]
+        print(f"{name}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[name]}")
     largest = max(facts, key=lambda run: run["n_params_total"])
     print(
         f"{len(runs)} trials, {sum(map(cost, facts)):.2e} FLOP in all; the largest holds "
@@ -104,8 +103,9 @@ def _print_outcomes(result: SweepResult) -> None:
 def _print_sensitivity(directory: Path) -> None:
     table = analysis.sensitivity_table(analysis.load(directory).trials)
     if len(table):
-        print("\nLR sensitivity in nats (0 = the learning rate doesn't matter), with 90 % interval")
-        print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}", na_rep="-"))
+        shown = [c for c in table if c not in ("family", "n_seeds", "n_lr", "status")]
+        print("\nLR sensitivity in nats (0: the LR doesn't matter), low-high its 90 % interval")
+        print(table[shown].to_string(index=False, float_format=lambda x: f"{x:.3g}", na_rep="-"))
 
 
 def collect_command(directory: Path) -> int:
@@ -127,8 +127,7 @@ def report_command(directory: Path, *, checks: Iterable[str]) -> int:
     _print_sensitivity(records.directory)
     print(f"\nreport: {page}")
     if (directory / "mlflow.json").exists():
-        register_artifact(directory, page.parent)
-        message = sync(directory)
+        message = sync(directory, artifacts=(page.parent,))
         if message:
             print(f"MLflow: {message}", file=sys.stderr)
         print(f"MLflow page: {view_hint(directory)}")
@@ -218,7 +217,7 @@ def list_command(what: str) -> int:
         "spaces": dict(SPACES),
         "interventions": dict(INTERVENTIONS),
         "models": {"transformer": TransformerConfig},
-        "datasets": dict.fromkeys(DATASETS),
+        "datasets": {name: None for name in DATASETS},
     }
     about = {
         "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",

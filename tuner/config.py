@@ -263,7 +263,7 @@ def _fit_type(path: str, value: Any, old: Any) -> Any:
     if isinstance(value, Real) and isinstance(old, float):
         return float(value)  # numpy's, too, whose repr would make it another run.
     if isinstance(value, Real) and isinstance(old, int) and float(value).is_integer():
-        return int(value)
+        return int(float(value))
     if isinstance(old, tuple) and isinstance(value, list):
         return tuple(value)
     if is_dataclass(old) and not is_dataclass(value):

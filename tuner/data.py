@@ -16,7 +16,7 @@ from torch import Tensor
 
 NAMES = ("stdlib", "text", "tokens")
 VALIDATION_SHARE = 20
-"""One file (or, in a single file, one 4 KiB chunk) in this many is held out for validation."""
+"""One file (or, in a single file, one 4 KiB chunk) in this many is held out."""
 CHUNK = 4096
 
 
@@ -81,9 +81,9 @@ class TokenStream:
         needed = batch_size * (self.length + 1)
         if len(self.corpus.train) < needed or len(self.corpus.validation) < self.length + 1:
             raise ValueError(
-                f"The text must hold a batch of {batch_size} x {self.length + 1} tokens to train on "
-                f"and one window to validate on, got {len(self.corpus.train)} and "
-                f"{len(self.corpus.validation)} tokens; give more text or lower batch_size."
+                f"The text must hold a batch of {batch_size} x {self.length + 1} tokens to "
+                f"train on and one window to validate on, got {len(self.corpus.train)} and "
+                f"{len(self.corpus.validation)} tokens; give more text or lower data.sequence_length."
             )
         last = len(self.corpus.validation) - self.length - 1
         starts = np.linspace(0, last, data.validation_sequences).astype(np.int64)
@@ -186,9 +186,9 @@ def _token_file(path: Path, vocab_size: int) -> Corpus:
 
 
 def _corpus(train: np.ndarray, validation: np.ndarray) -> Corpus:
-    digest = hashlib.sha256(memoryview(np.ascontiguousarray(train)))
+    digest = hashlib.sha256(np.ascontiguousarray(train).data)
     digest.update(b"validation")
-    digest.update(memoryview(np.ascontiguousarray(validation)))
+    digest.update(np.ascontiguousarray(validation).data)
     return Corpus(train, validation, digest.hexdigest(), _unigram_entropy(train, validation))
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -165,9 +166,16 @@ class MLflowSender:
             os.write(self._process.stdin.fileno(), json.dumps(order).encode() + b"\n")
 
 
-def sync(sweep_dir: Path, tracking_uri: str = "", *, timeout_s: float = 600.0) -> str:
+def sync(
+    sweep_dir: Path,
+    tracking_uri: str = "",
+    *,
+    artifacts: Iterable[Path] = (),
+    timeout_s: float = 600.0,
+) -> str:
     """Sends what MLflow has not received; returns "" or a sentence on what still waits.
 
+    artifacts are files or folders to attach to the sweep's run as well.
     A dead server ends it within seconds, a hanging one within half a minute. Raises ValueError
     where there is no sweep, another process sends it, or it began with another store.
     """
@@ -183,6 +191,8 @@ def sync(sweep_dir: Path, tracking_uri: str = "", *, timeout_s: float = 600.0) -
             f"DIR must have one sender at a time, and a sweep that runs in {directory} sends by "
             f"itself; wait for its end."
         ) from None
+    for path in artifacts:
+        sender.artifact(path)
     if settled(directory, State.load(directory)):
         return ""
     sender.start()

@@ -60,7 +60,7 @@ class Outcome:
 
 
 NO_LOSS = 1e3
-"""Objective of a run that failed before its first validation, in nats: finite, and never the best."""
+"""Objective of a run that failed before its first validation, in nats: finite, never the best."""
 
 
 def objective(loss_at_init: float | None, val_loss: float | None, *, lost: bool = False) -> float:

@@ -46,8 +46,8 @@ class BracketPerSize(FIFOScheduler):
         if decision == TrialScheduler.STOP:
             run_id = trial.config["run_id"]
             self.reasons[run_id] = (
-                f"{self._name} at step {result[TIME]}: objective {result[METRIC]:.4g} was not among "
-                f"the best of size {self._sizes[run_id]}"
+                f"{self._name} at step {result[TIME]}: objective {result[METRIC]:.4g} was not "
+                f"among the best of size {self._sizes[run_id]}"
             )
         return decision
 
@@ -88,7 +88,8 @@ def make_scheduler(
     """Returns the scheduler of a name, or None for `none` (first in, first out).
 
     asha: asynchronous successive halving (Li et al. 2020), rungs at grace_steps x
-    reduction_factor^k optimizer updates, a bracket for each of sizes (by run id). Raises ValueError for values out of range.
+    reduction_factor^k optimizer updates, a bracket for each of sizes (by run id). Raises
+    ValueError for values out of range.
     """
     if name not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}.")

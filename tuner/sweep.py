@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -146,8 +146,8 @@ def write_down(directory: Path, runs: list[Run], facts: Mapping[str, Any]) -> No
     """
     if (directory / "sweep.json").exists() or (directory / "runs").exists():
         raise ValueError(
-            f"--out must be a new directory, got {directory}, which holds a sweep; continue it with "
-            f"'foretune resume {directory}' or name another."
+            f"--out must be a new directory, got {directory}, which holds a sweep; continue it "
+            f"with 'foretune resume {directory}' or name another."
         )
     check_writable(directory)
     hashes = {run.data: load_corpus(run.data).sha256 for run in runs}
@@ -242,8 +242,8 @@ def _journal(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             )
         if load_corpus(run.data).sha256 != facts["data_sha256"]:
             raise ValueError(
-                f"The text of {run.data.name} must be the one that the sweep began with, got another "
-                f"(a different Python or a changed file); restore it or start a new sweep."
+                f"The text of {run.data.name} must be the one that the sweep began with, got "
+                f"another (a different Python or a changed file); restore it or start a new sweep."
             )
         facts["run"] = run
         (ended if (path.parent / "outcome.json").exists() else waiting).append(facts)
@@ -280,6 +280,7 @@ def _run_trials(
     )
     at_once = cluster.slots(connection, execution.cpus_per_trial, execution.gpus_per_trial)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, at_once))
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # The new console prints its banner even when quiet.
     storage = directory / ".ray"
     tuner = tune.Tuner(
         tune.with_resources(
@@ -303,11 +304,9 @@ def _run_trials(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    with watchdog, _terminate_as_interrupt():
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            pass  # The runs without an outcome say it.
+    # Interrupted, the runs without an outcome say so.
+    with watchdog, _terminate_as_interrupt(), suppress(KeyboardInterrupt):
+        tuner.fit()
     shutil.rmtree(storage, ignore_errors=True)
     return watchdog.reason or ""
 

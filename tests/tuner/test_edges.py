@@ -194,7 +194,7 @@ def test_micro_batches_read_the_same_rms(text):
         rows = []
         t = Training(
             small(text, {"micro_batch_size": micro}),
-            lambda s, m: rows.append(dict(m)),
+            lambda s, m, rows=rows: rows.append(dict(m)),
             device="cpu",
         )
         t.advance()
@@ -217,5 +217,5 @@ def test_bfloat16_readings_are_float32(text):
 
 def test_devices():
     for name in ("gpu", "cuda:x", "cpu:a"):
-        with pytest.raises(ValueError, match="^device must be auto, cpu, cuda or cuda:N, got"):
+        with pytest.raises(ValueError, match=r"^device must be auto, cpu, cuda or cuda:N, got"):
             pick_device(name)
