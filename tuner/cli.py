@@ -19,7 +19,7 @@ DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 Exit codes: 0 done; 2 bad arguments; 3 some trials failed for a reason other than divergence; 130
 interrupted."""
 
-MANY = ("--set", "--grid", "--intervention", "--sizes", "--check")
+MANY = ("--set", "--grid", "--intervention", "--sizes", "--check", "--drop")
 """Options that take several values, in one go or repeated."""
 
 Assignments = Annotated[tuple[str, ...], arg(name="set", metavar="FIELD=VALUE")]
@@ -73,6 +73,7 @@ def sweep(
     preset: str = "lm-tiny",
     sizes: tuple[int, ...] = (),
     grids: Annotated[tuple[str, ...], arg(name="grid", metavar="FIELD=V1,V2")] = (),
+    drop: Annotated[tuple[str, ...], arg(metavar="FIELD")] = (),
     interventions: Interventions = (),
     overrides: Assignments = (),
     search: Literal["grid", "random"] = "grid",
@@ -99,6 +100,7 @@ def sweep(
         preset: name of a preset (`foretune list presets`) or FILE.py:NAME.
         sizes: rungs of the ladder instead of the space's own; for transformers the width.
         grids: values to try for a field, like optimizer.lr=1e-3,1e-2.
+        drop: fields of the space to leave as the preset has them.
         interventions: named changes to every run (`foretune list interventions`).
         overrides: fields to set in every run, like steps=400.
         search: grid tries all combinations; random draws num-samples.
@@ -138,6 +140,7 @@ def sweep(
         preset=preset,
         sizes=sizes,
         grids=grids,
+        drop=drop,
         interventions=interventions,
         overrides=overrides,
         search=search,

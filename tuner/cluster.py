@@ -127,7 +127,7 @@ def _init(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
         what = f"--address must be a cluster that can be joined, got {host_port}"
         if not host_port:
             what = "Ray must start on this machine, got an error"
-        reason = str(error.__cause__ or error).strip().partition("\n")[0].rstrip(".")
+        reason = " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
         raise ValueError(f"{what} ({reason}); see docs/cluster.md.") from error
 
 

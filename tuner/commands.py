@@ -15,7 +15,7 @@ from tuner.data import NAMES as DATASETS
 from tuner.execution import Execution
 from tuner.interventions import INTERVENTIONS
 from tuner.mlflow_tracker import sync, view_hint
-from tuner.plan import named_space, narrow, plan
+from tuner.plan import check_dropped, named_space, narrow, plan
 from tuner.presets import PRESETS
 from tuner.resolve import parse_assignments, parse_grids
 from tuner.rundir import cost, describe, from_config
@@ -29,6 +29,7 @@ def sweep_command(
     preset: str,
     sizes: Iterable[int],
     grids: Iterable[str],
+    drop: Iterable[str],
     interventions: Iterable[str],
     overrides: Iterable[str],
     search: str,
@@ -41,7 +42,10 @@ def sweep_command(
 ) -> int:
     """Runs (or only costs) a sweep and prints its table; returns the exit code."""
     changes = parse_assignments(overrides)
-    domains = narrow(named_space(space), sizes=sizes, grids=parse_grids(grids), fixed=changes)
+    space_domains = named_space(space)
+    check_dropped(space_domains, drop)
+    fixed = {*changes, *drop}
+    domains = narrow(space_domains, sizes=sizes, grids=parse_grids(grids), fixed=fixed)
     settings: dict[str, Any] = {
         "preset": preset,
         "search": search,

@@ -81,9 +81,10 @@ class TokenStream:
         needed = batch_size * (self.length + 1)
         if len(self.corpus.train) < needed or len(self.corpus.validation) < self.length + 1:
             raise ValueError(
-                f"The text must hold a batch of {batch_size} x {self.length + 1} tokens to "
-                f"train on and one window to validate on, got {len(self.corpus.train)} and "
-                f"{len(self.corpus.validation)} tokens; give more text or lower data.sequence_length."
+                f"The text must hold a batch of {batch_size} x {self.length + 1} tokens "
+                f"to train on and one window to validate on, got {len(self.corpus.train)} and "
+                f"{len(self.corpus.validation)} tokens; give more text or lower "
+                f"data.sequence_length."
             )
         last = len(self.corpus.validation) - self.length - 1
         starts = np.linspace(0, last, data.validation_sequences).astype(np.int64)

@@ -43,6 +43,16 @@ def narrow(
     return narrowed
 
 
+def check_dropped(space: Space, names: Iterable[str]) -> None:
+    """Raises ValueError for a field to drop that the space doesn't hold."""
+    for name in names:
+        if name not in space:
+            raise ValueError(
+                f"--drop must name a field of the space ({', '.join(space)}), got {name!r}."
+                f"{near(name, list(space))}"
+            )
+
+
 def plan(
     space: Space,
     *,

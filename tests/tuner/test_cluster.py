@@ -168,7 +168,11 @@ def test_a_local_cluster_starts_whatever_ray_address_says(monkeypatch, tmp_path)
 def two_nodes():
     """Address, and removal, of a cluster with a head of no CPU and workers of one and two CPUs."""
     before = head.set_environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "k" * 32})
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    noticed_at_once = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
+    running = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "_system_config": noticed_at_once},
+    )
     workers = [running.add_node(num_cpus=n) for n in (1, 2)]
     yield running, workers
     running.shutdown()

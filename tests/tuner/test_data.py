@@ -243,15 +243,17 @@ def empty_folder(folder: Path) -> Data:
         (
             lambda folder: text(folder, b"too short"),
             r"The text must hold a batch of 4 x 17 tokens to train on and one window to validate "
-            r"on, got 9 and 0 tokens; give more text or lower batch_size\.",
+            r"on, got 9 and 0 tokens; give more text or lower data\.sequence_length\.",
         ),
         (
             lambda folder: text(folder, b""),
-            r"The text must hold .*, got 0 and 0 tokens; give more text or lower batch_size\.",
+            r"The text must hold .*, got 0 and 0 tokens; give more text "
+            r"or lower data\.sequence_length\.",
         ),
         (
             lambda folder: text(folder, b"x" * 100),
-            r"The text must hold .*, got 95 and 5 tokens; give more text or lower batch_size\.",
+            r"The text must hold .*, got 95 and 5 tokens; give more text "
+            r"or lower data\.sequence_length\.",
         ),
         (
             too_high,
@@ -283,7 +285,7 @@ def test_a_text_that_just_fits_is_accepted(tmp_path):
     """20 chunks of 17 bytes: 19 to train on, one window to validate on."""
     data = text(tmp_path, bytes(range(170)) * 2)
     TokenStream(data, batch_size=19).batch(0, 0)
-    with pytest.raises(ValueError, match="lower batch_size"):
+    with pytest.raises(ValueError, match=r"lower data\.sequence_length"):
         TokenStream(data, batch_size=20)
 
 

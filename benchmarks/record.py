@@ -1,0 +1,55 @@
+"""What a benchmark prints, kept as a text file with the command and the machine."""
+
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def processor() -> str:
+    """Returns the processor's name as the system gives it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+@dataclass
+class Record:
+    """Lines of one benchmark; `missed` counts the claims whose bound was missed."""
+
+    name: str
+    lines: list[str] = field(default_factory=list)
+    missed: int = 0
+
+    def __post_init__(self) -> None:
+        names = ("torch", "ray")
+        versions = ", ".join(f"{name} {version(name)}" for name in names)
+        load = os.getloadavg()[0]
+        self.say(f"command: python {' '.join(sys.argv)}")
+        self.say(f"machine: {processor()}, {os.cpu_count()} cores, {platform.platform()}")
+        self.say(f"versions: Python {platform.python_version()}, {versions}")
+        self.say(f"started: {time.strftime('%Y-%m-%dT%H:%M:%S%z')}, load average {load:.1f}\n")
+
+    def say(self, line: str) -> None:
+        """Prints a line and keeps it."""
+        print(line, flush=True)
+        self.lines.append(line)
+
+    def claim(self, text: str, holds: bool) -> None:
+        """Says whether a claim holds."""
+        self.missed += not holds
+        self.say(f"{'holds ' if holds else 'MISSED'}  {text}")
+
+    def close(self, *, save: bool) -> int:
+        """Writes results/NAME.txt if asked to; returns the exit code."""
+        self.say(f"\nload average at the end {os.getloadavg()[0]:.1f}; {self.missed} missed")
+        if save:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{self.name}.txt").write_text("\n".join(self.lines) + "\n")
+        return 1 if self.missed else 0
