@@ -1,12 +1,12 @@
-"""Claim: from cheap runs at small widths the critical learning rate of a model with about 4 times
-as many parameters as the largest of them per step of width is predicted within 30 % (median over
-seeds of |predicted / measured - 1|).
+"""Claim: from cheap runs at widths 16 to 64 the critical learning rate at width 128, about 4 times
+the parameters of the largest of them, is predicted within 30 % (median over seeds of
+|predicted / measured - 1|).
 
 The critical learning rate is where the largest attention logit reaches 100. A sweep of the small
 widths without qk-layernorm runs first; the predictions, from each seed's runs alone and from all of
 them, are printed before any larger model is trained; then the larger widths are swept and read the
-same way. Doubling the width multiplies N by about 4: the claim is for the width next on the ladder,
-larger ones (16 times N) are printed without a bound.
+same way. The bound holds up to 4 times N, for the width next on the ladder; larger ones (width 256,
+16 times N) are printed without one.
 
     python benchmarks/critical_lr.py [--seeds 3] [--sizes 16 32 64] [--predict 128 256] [--save]
 """
@@ -87,7 +87,9 @@ def compare(record: Record, name: str, made: Prediction, measured: list[float]) 
 
 def main() -> int:
     """Predicts, measures and compares; returns 1 if the claim is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--predict", type=int, nargs="+", default=[128])

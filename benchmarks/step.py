@@ -58,6 +58,7 @@ class PeerBlock(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
     def _turned(self, x: Tensor) -> Tensor:
+        assert self.turn_TP is not None
         pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
         return torch.view_as_real(pairs * self.turn_TP).flatten(-2)
 
@@ -160,7 +161,9 @@ def paired(above: list[float], below: list[float]) -> float:
 
 def main() -> int:
     """Measures every size; returns 1 if a claim is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--rounds", type=int, default=40, help="rounds of one block each")
     parser.add_argument("--block", type=int, default=20, help="steps a block, a multiple of 10")

@@ -1,0 +1,109 @@
+"""One order: preset, ladder size, interventions from left to right, overrides."""
+
+import pytest
+
+from tuner.presets import lm_tiny
+from tuner.resolve import parse_assignments, parse_grids, parse_value, resolve
+
+
+def test_overrides_come_after_interventions_after_size():
+    run = resolve(
+        "lm-tiny",
+        size=32,
+        interventions=["coupled-decay", "qk-layernorm"],
+        overrides={"optimizer.weight_decay": 0.5},
+    )
+    assert run.model.width == 32
+    assert run.model.qk_norm is True
+    assert (run.optimizer.decay, run.optimizer.weight_decay) == ("coupled", 0.5)
+
+
+def test_interventions_apply_from_left_to_right():
+    first = resolve("lm-tiny", interventions=["coupled-decay", "no-decay"])
+    second = resolve("lm-tiny", interventions=["no-decay", "coupled-decay"])
+    assert (first.optimizer.weight_decay, second.optimizer.weight_decay) == (0.0, 0.1)
+    long = resolve("lm-tiny", interventions=["long-warmup"], overrides={"steps": 40})
+    assert long.schedule.warmup_steps == 10
+
+
+def test_an_override_of_the_size_is_the_ladder_and_a_width_wins_over_it():
+    assert resolve("lm-tiny", overrides={"model.size": 32}) == resolve("lm-tiny", size=32)
+    assert resolve("lm-tiny", size=16, overrides={"model.size": 32}).model.width == 32
+    assert resolve("lm-tiny", overrides={"model.size": 32, "model.width": 48}).model.width == 48
+    with pytest.raises(ValueError, match=r"model.size must be a whole number, got 16.5"):
+        resolve("lm-tiny", overrides={"model.size": 16.5})
+
+
+def test_steps_move_warm_up_and_validations_with_them():
+    assert resolve("lm-tiny", overrides={"steps": 400}) == lm_tiny(400)
+    fixed = resolve("lm-tiny", overrides={"steps": 400, "eval_every": 7})
+    assert (fixed.eval_every, fixed.schedule.warmup_steps) == (7, 20)
+
+
+@pytest.mark.parametrize("text", ["400", "400.0", "4e2"])
+def test_steps_written_as_a_float_are_the_same_steps(text):
+    assert resolve("lm-tiny", overrides=parse_assignments([f"steps={text}"])) == lm_tiny(400)
+
+
+@pytest.mark.parametrize("steps", [0, -5, 2.5, "many", True])
+def test_bad_steps_are_named(steps):
+    with pytest.raises(ValueError, match="^steps must be"):
+        resolve("lm-tiny", overrides={"steps": steps})
+
+
+def test_a_whole_run_is_a_preset():
+    run = lm_tiny(20)
+    assert resolve(run) == run
+    assert resolve(run, overrides={"seed": 3}).seed == 3
+
+
+def test_a_file_gives_a_run_or_a_function_of_steps(tmp_path):
+    file = tmp_path / "own_preset_for_test_resolve.py"
+    file.write_text(
+        "from tuner.presets import lm_tiny\n"
+        "RUN = lm_tiny(20)\n"
+        "def short(steps=10): return lm_tiny(steps)\n"
+        "NOT_A_RUN = 3\n"
+    )
+    assert resolve(str(file)) == lm_tiny(20)
+    assert resolve(f"{file}:short", overrides={"steps": 30}) == lm_tiny(30)
+    assert resolve(f"{file}:short") == lm_tiny(10)
+    with pytest.raises(ValueError, match="must define ABSENT"):
+        resolve(f"{file}:ABSENT")
+
+
+@pytest.mark.parametrize("body", ["RUN = 3", "class RUN: pass", "def RUN(steps=10): return None"])
+def test_a_file_that_gives_no_run_is_one_sentence(tmp_path, request, body):
+    file = tmp_path / f"no_run_{request.node.callspec.indices['body']}_for_test_resolve.py"
+    file.write_text(body + "\n")
+    with pytest.raises(ValueError, match=r"RUN"):
+        resolve(str(file))
+
+
+def test_two_files_of_one_name_are_not_mistaken_for_each_other(tmp_path):
+    for name, steps in (("a", 20), ("b", 30)):
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / "same_name_for_test_resolve.py"
+        file.write_text(f"from tuner.presets import lm_tiny\nRUN = lm_tiny({steps})\n")
+    assert resolve(str(tmp_path / "a" / file.name)).steps == 20
+    try:
+        steps = resolve(str(tmp_path / "b" / file.name)).steps
+    except ValueError as refusal:
+        assert "same_name_for_test_resolve" in str(refusal)  # noqa: PT017
+    else:
+        assert steps == 30
+
+
+def test_values_are_literals_or_words():
+    assert parse_value(" 1e-3") == 1e-3
+    assert parse_value("True") is True
+    assert parse_value("coupled") == "coupled"
+    assert parse_value("/a/b c.txt") == "/a/b c.txt"
+    assert parse_assignments(["a.b=1", "c=x=y"]) == {"a.b": 1, "c": "x=y"}
+    assert parse_grids(["a=1,2.5, x"]) == {"a": [1, 2.5, "x"]}
+    assert parse_grids(["a="]) == {"a": []}
+    for bad in ("steps", "=3"):
+        with pytest.raises(ValueError, match="--set must look like"):
+            parse_assignments([bad])
+        with pytest.raises(ValueError, match="--grid must look like"):
+            parse_grids([bad])
