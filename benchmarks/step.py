@@ -30,6 +30,9 @@ from tuner.resolve import resolve
 from tuner.train import Training
 
 SHARE_BOUND = 0.03
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""cpu leaves out what other processes take; on a quiet machine both say the same."""
 
 
 class PeerBlock(nn.Module):
@@ -120,15 +123,15 @@ def our_training(run: Run) -> Training:
     return Training(run, lambda step, metrics: None, device="cpu")
 
 
-def block_ms(update: Callable[[], None], steps: int) -> float:
+def block_ms(update: Callable[[], None], steps: int, clock: Clock) -> float:
     """Returns the mean milliseconds of a step over a block of them."""
-    started = time.perf_counter()
+    started = clock()
     for _ in range(steps):
         update()
-    return (time.perf_counter() - started) / steps * 1e3
+    return (clock() - started) / steps * 1e3
 
 
-def measure(size: int, rounds: int, block: int) -> tuple[Run, dict[str, list[float]]]:
+def measure(size: int, rounds: int, block: int, clock: Clock) -> tuple[Run, dict[str, list[float]]]:
     """Returns the run, and milliseconds a step of every contestant, one figure a round."""
     steps = (rounds + 2) * block
     run = resolve("lm-tiny", size=size, overrides={"steps": max(200, steps)})
@@ -141,14 +144,14 @@ def measure(size: int, rounds: int, block: int) -> tuple[Run, dict[str, list[flo
         "rotary": peer_step(run, rotary=True),
     }
     for update in contestants.values():
-        block_ms(update, block)  # The warm-up; step 0 is a telemetry step even when silent.
+        block_ms(update, block, clock)  # The warm-up; step 0 is a telemetry step even when silent.
     times: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     for turn in range(rounds):
         # Whoever begins takes turns, in both directions: nobody profits from a place in the row.
         order = names[turn % 4 :] + names[: turn % 4]
         for name in order if turn // 4 % 2 else order[::-1]:
-            times[name].append(block_ms(contestants[name], block))
+            times[name].append(block_ms(contestants[name], block, clock))
     # A run that diverged would have left most of a step out.
     assert all(training.outcome is None for training in trainings)
     return run, times
@@ -167,17 +170,19 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--rounds", type=int, default=40, help="rounds of one block each")
     parser.add_argument("--block", type=int, default=20, help="steps a block, a multiple of 10")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu if it is busy")
     parser.add_argument("--save", action="store_true", help="write results/step.txt")
     arguments = parser.parse_args()
     if arguments.block % 10 or arguments.block < 10 or arguments.rounds < 1:
         parser.error("--block must be a multiple of 10 (the telemetry interval), --rounds 1 or up")
     torch.set_num_threads(1)
+    clock = CLOCKS[arguments.clock]
     record, verdicts = Record("step"), []
     record.say(
         "size  ours ms  learned ms  rotary ms  tokens/s ours  / learned  / rotary  telemetry"
     )
     for size in arguments.sizes:
-        run, times = measure(size, arguments.rounds, arguments.block)
+        run, times = measure(size, arguments.rounds, arguments.block, clock)
         ms = {name: median(values) for name, values in times.items()}
         ratio, rotary = (paired(times[name], times["ours"]) for name in ("learned", "rotary"))
         share = paired(times["ours"], times["silent"]) - 1

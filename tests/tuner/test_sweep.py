@@ -1,0 +1,287 @@
+"""Whole sweeps on Ray: complete records, the same bits everywhere, divergence as an outcome."""
+
+import json
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from ray import tune
+from ray.cluster_utils import Cluster
+
+from models import TransformerConfig
+from tuner.config import Schedule, override
+from tuner.execution import Execution
+from tuner.plan import plan
+from tuner.presets import lm_tiny
+from tuner.rundir import run_id
+from tuner.sweep import sweep
+from tuner.train import train
+
+ROOT = Path(__file__).parents[2]
+SPACE = {
+    "optimizer.lr": tune.grid_search([1e-2, 3e-2]),
+    "model.qk_norm": tune.grid_search([False, True]),
+    "model.size": tune.grid_search([16]),
+}
+OUTCOMES = {"finished", "diverged", "stopped", "failed"}
+NAN_MODEL = '''
+"""A user's model: a transformer whose seventh training forward is NaN."""
+from dataclasses import dataclass
+from torch import nn
+from models import TransformerConfig
+
+
+class Module(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.forwards = TransformerConfig(width=16, depth=1).build(), 0
+
+    def forward(self, tokens):
+        self.forwards += self.training
+        logits = self.inner(tokens)
+        return logits * float("nan") if self.training and self.forwards == 7 else logits
+
+
+@dataclass(frozen=True)
+class NanAtSeven:
+    def build(self):
+        return Module()
+'''
+NAN_PRESET = '''
+from nan_model_for_test_sweep import NanAtSeven
+from tuner.config import Run, Schedule
+from tuner.data import Data
+
+RUN = Run(
+    steps=20, eval_every=5, telemetry_every=5, model=NanAtSeven(), schedule=Schedule(warmup_steps=1),
+    data=Data(name="text", path={text!r}),
+)
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone():
+    threads, address = torch.get_num_threads(), os.environ.pop("RAY_ADDRESS", None)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    if address is not None:
+        os.environ["RAY_ADDRESS"] = address
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "os.txt"
+    path.write_bytes(Path(os.__file__).read_bytes()[:40_000])
+    return {"steps": 20, "data.name": "text", "data.path": str(path)}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, overrides):
+    return sweep(SPACE, out=tmp_path_factory.mktemp("local") / "sweep", overrides=overrides)
+
+
+def rows(directory):
+    """Rows of every run, by run id, but for the seconds, which are the clock's."""
+    found = {}
+    for path in sorted(Path(directory).glob("runs/*/metrics.jsonl")):
+        found[path.parent.name] = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in found[path.parent.name]:
+            del row["seconds"]
+    return found
+
+
+def outcomes(directory):
+    paths = sorted(Path(directory).glob("runs/*/outcome.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def mlflow_statuses(directory):
+    """Statuses of the parent's and the children's runs in the sweep's own MLflow store."""
+    query = (
+        "select r.status, exists(select 1 from tags t where t.run_uuid = r.run_uuid "
+        "and t.key = 'mlflow.parentRunId') from runs r"
+    )
+    with sqlite3.connect(f"file:{Path(directory) / 'mlflow.db'}?mode=ro", uri=True) as database:
+        found = database.execute(query).fetchall()
+    database.close()
+    return Counter(s for s, child in found if not child), Counter(s for s, child in found if child)
+
+
+def test_a_sweep_finishes_with_complete_records(local, overrides):
+    assert local.exit_code == 0
+    assert dict(local.outcomes) == {"finished": 4}
+    planned = {run_id(run) for run in plan(SPACE, preset="lm-tiny", overrides=overrides)}
+    for name in planned:
+        run_dir = local.directory / "runs" / name
+        assert json.loads((run_dir / "run.json").read_text())["run_id"] == name
+        outcome = json.loads((run_dir / "outcome.json").read_text())
+        assert (outcome["outcome"], outcome["step"], outcome["run_id"]) == ("finished", 20, name)
+        assert outcome["opened"] <= outcome["started"] <= outcome["ended"]
+        assert [row["step"] for row in rows(local.directory)[name]] == list(range(21))
+        assert not (run_dir / "error.txt").exists()
+    assert {p.name for p in (local.directory / "runs").iterdir()} == planned
+    assert not (local.directory / ".ray").exists()
+    assert not list(local.directory.rglob("*.partial"))
+
+
+def test_tables_hold_every_run_and_every_row(local):
+    trials = pd.read_parquet(local.directory / "trials.parquet")
+    telemetry = pd.read_parquet(local.directory / "telemetry.parquet")
+    assert set(trials["run_id"]) == set(rows(local.directory))
+    assert len(telemetry) == 4 * 21
+
+
+def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
+    assert local.message == ""
+    parents, children = mlflow_statuses(local.directory)
+    assert parents == {"FINISHED": 1}
+    assert children == {"FINISHED": 4}
+
+
+def test_every_run_of_a_sweep_equals_plain_training_bit_for_bit(local, overrides):
+    swept = rows(local.directory)
+    for run in plan(SPACE, preset="lm-tiny", overrides=overrides):
+        alone = []
+        train(run, lambda step, row, to=alone: to.append({"step": step, **row}), device="cpu")
+        for row in alone:
+            del row["seconds"]
+        assert swept[run_id(run)] == alone
+
+
+def test_the_same_sweep_by_command_elsewhere_gives_the_same_bits(local, overrides, tmp_path):
+    command = [
+        sys.executable, "-m", "tuner", "sweep", "lr", "--out", str(tmp_path / "again"),
+        "--sizes", "16", "--grid", "optimizer.lr=1e-2,3e-2", "--max-concurrent", "1",
+        *(word for path, value in overrides.items() for word in ("--set", f"{path}={value}")),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 trials: 4 finished" in done.stdout
+    assert "LR sensitivity" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "[4/4]" in done.stdout
+    assert rows(tmp_path / "again") == rows(local.directory)
+
+
+def test_two_nodes_give_the_bits_of_one(local, overrides, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        result = sweep(
+            SPACE,
+            out=tmp_path / "two",
+            overrides=overrides,
+            execution=Execution(address=cluster.address),
+        )
+    finally:
+        cluster.shutdown()
+    assert dict(result.outcomes) == {"finished": 4}
+    assert rows(result.directory) == rows(local.directory)
+    assert not list(result.directory.glob(".probe*"))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory, overrides):
+    """ASHA over two sizes: LR 3e-2 learns, 1e-3 hardly, 1e3 with epsilon 0 becomes NaN."""
+    space = {
+        "model.size": tune.grid_search([16, 32]),
+        # Good ones first, so that ASHA has someone to hold the others against.
+        "optimizer.lr": tune.grid_search([3e-2, 1e-3, 2e-3, 1e3]),
+    }
+    return sweep(
+        space,
+        out=tmp_path_factory.mktemp("planted") / "sweep",
+        overrides={**overrides, "optimizer.epsilon": 0.0},
+        execution=Execution(scheduler="asha", max_concurrent=1),
+    )
+
+
+def by_size_and_lr(directory):
+    found = {}
+    for name, outcome in outcomes(directory).items():
+        config = json.loads((directory / "runs" / name / "run.json").read_text())["config"]
+        found[config["model"]["width"], config["optimizer"]["lr"]] = outcome
+    return found
+
+
+def test_divergence_is_an_outcome_under_asha(planted):
+    assert planted.exit_code == 0
+    found = by_size_and_lr(planted.directory)
+    assert len(found) == 8
+    for (_, lr), outcome in found.items():
+        assert math.isfinite(outcome["objective"])
+        if lr == 1e3:
+            assert outcome["outcome"] == "diverged"
+            assert outcome["tensor"]
+            assert outcome["value"] in ("nan", "inf", "-inf")
+            assert 0 < outcome["step"] < 20
+            assert outcome["objective"] == outcome["loss_at_init"]
+    values = [v for run in rows(planted.directory).values() for row in run for v in row.values()]
+    assert all(math.isfinite(value) for value in values)
+
+
+def test_asha_stops_the_bad_and_never_the_best_of_a_size(planted):
+    found = by_size_and_lr(planted.directory)
+    for size in (16, 32):
+        best = min((o["objective"], lr) for (s, lr), o in found.items() if s == size)[1]
+        assert best == 3e-2
+        assert found[size, best]["outcome"] == "finished"
+        assert found[size, best]["step"] == 20
+        stopped = [o for (s, _), o in found.items() if s == size and o["outcome"] == "stopped"]
+        assert stopped
+        for outcome in stopped:
+            assert outcome["objective"] > found[size, best]["objective"]
+            assert outcome["step"] < 20
+            assert f"best of size {size}" in outcome["reason"]
+
+
+def test_diverged_and_stopped_runs_are_closed_in_mlflow(planted):
+    parents, children = mlflow_statuses(planted.directory)
+    assert sum(children.values()) == 8
+    assert "RUNNING" not in parents + children
+
+
+def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, overrides):
+    (tmp_path / "nan_model_for_test_sweep.py").write_text(NAN_MODEL)
+    preset = tmp_path / "nan_preset_for_test_sweep.py"
+    preset.write_text(NAN_PRESET.format(text=overrides["data.path"]))
+    monkeypatch.chdir(tmp_path)
+    result = sweep(
+        {"optimizer.lr": tune.grid_search([1e-3, 1e-2])},
+        out=tmp_path / "sweep",
+        preset=f"{preset}:RUN",
+        execution=Execution(scheduler="asha"),
+    )
+    assert result.exit_code == 0
+    assert dict(result.outcomes) == {"diverged": 2}
+    for outcome in outcomes(result.directory).values():
+        assert (outcome["step"], outcome["tensor"], outcome["value"]) == (6, "loss", "nan")
+        assert math.isfinite(outcome["objective"])
+        assert outcome["final_val_loss"] is not None
+    parents, children = mlflow_statuses(result.directory)
+    assert "RUNNING" not in parents + children
+    assert sum(children.values()) == 2
+
+
+def test_model_configs_in_a_space_are_written_down(overrides):
+    """Plans with whole models as values can be told as JSON before Ray starts."""
+    from tuner.plan import describe_space
+
+    space = {"model": tune.grid_search([TransformerConfig(width=16), TransformerConfig(width=32)])}
+    base = override(lm_tiny(20), {"schedule": Schedule(warmup_steps=1)})
+    assert len(plan(space, preset=base)) == 2
+    json.dumps(describe_space(space))
