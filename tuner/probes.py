@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from models import Tap
 from tuner.optim import AdamW, FlatParameters
 
-
 POSITION_STRIDE = 4
 """Means over positions are read at one in this many."""
 
@@ -116,7 +115,7 @@ def sampled(x: Tensor, axis: int) -> Tensor:
 def _attention_statistics(
     q_BHTK: Tensor, k_BHTK: Tensor, *, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Returns the largest logit of all (nats) and the mean entropy of the sampled queries (nats)."""
+    """Returns the largest logit of all and the mean entropy of the sampled queries, in nats."""
     q, k = q_BHTK.float().flatten(0, 1), k_BHTK.float().flatten(0, 1)
     mask = _mask(q.shape[-2], k.shape[-2], causal, q.device)
     logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)

@@ -23,7 +23,9 @@ def test_a_grid_is_every_combination_times_the_seeds():
     runs = plan(GRID, preset="lm-tiny", overrides=STEPS, seeds=2, seed=5)
     assert len(runs) == len(set(ids(runs))) == 3 * 2 * 2
     seen = {(r.optimizer.lr, r.model.qk_norm, r.seed) for r in runs}
-    assert seen == {(lr, qk, s) for lr in (1e-2, 3e-2, 1e-1) for qk in (False, True) for s in (5, 6)}
+    assert seen == {
+        (lr, qk, s) for lr in (1e-2, 3e-2, 1e-1) for qk in (False, True) for s in (5, 6)
+    }
     assert {r.model.width for r in runs} == {16}
 
 
