@@ -1,5 +1,6 @@
 """How a sweep is run, as opposed to what it runs."""
 
+import math
 from dataclasses import dataclass
 
 from tuner.mlflow_tracker import check_tracking_uri
@@ -31,9 +32,9 @@ class Execution:
     """MLflow experiment."""
 
     def __post_init__(self) -> None:
-        if self.cpus_per_trial <= 0:
+        if not 0 < self.cpus_per_trial < math.inf:
             raise ValueError(f"cpus_per_trial must be above 0, got {self.cpus_per_trial:g}.")
         for name in ("gpus_per_trial", "max_concurrent", "checkpoint_seconds", "grace_steps"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name):g}.")
         check_tracking_uri(self.tracking_uri)

@@ -1,6 +1,7 @@
 """From a search space to the list of runs it means, checked before anything starts."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from itertools import product
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from search_spaces import SPACES
 from tuner.config import Run, near
 from tuner.data import TokenStream
 from tuner.resolve import SIZE, load_name, resolve
-from tuner.rundir import run_id
+from tuner.rundir import run_id, to_config
 
 Space = Mapping[str, Any]
 """{dotted field: Ray Tune domain, grid, or a fixed value}."""
@@ -113,11 +114,15 @@ def _draw(path: str, domain: Any, rng: np.random.RandomState) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _json(value: Any) -> Any:
+    return to_config(value) if is_dataclass(value) else value
+
+
 def describe_space(space: Space) -> dict[str, Any]:
     """Returns a space as JSON values for `sweep.json`: grids as lists, domains as text."""
     return {
-        path: list(domain["grid_search"])
+        path: [_json(value) for value in domain["grid_search"]]
         if isinstance(domain, Mapping)
-        else (repr(domain) if isinstance(domain, Domain) else domain)
+        else (repr(domain) if isinstance(domain, Domain) else _json(domain))
         for path, domain in space.items()
     }

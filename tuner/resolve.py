@@ -69,9 +69,20 @@ def _preset(preset: str | Run, changes: dict[str, Any]) -> Run:
         )
     if isinstance(make, Run):
         return make
+    if isinstance(make, type):
+        raise ValueError(f"preset must be a Run or a function of steps, got the class {preset}.")
+    if not callable(make):
+        raise ValueError(f"preset must be a Run or a function of steps, got {preset} = {make!r}.")
     steps = changes.get("steps")
-    # A bad value is left for Run's own rule, which names the field.
-    return make(steps=changes.pop("steps")) if isinstance(steps, int) and steps > 0 else make()
+    whole = isinstance(steps, int | float) and steps > 0 and float(steps).is_integer()
+    if whole and not isinstance(steps, bool):
+        changes.pop("steps")
+        run = make(steps=int(steps))
+    else:  # A bad value is left for Run's own rule, which names the field.
+        run = make()
+    if not isinstance(run, Run):
+        raise ValueError(f"preset must give a Run, got {preset} that gives {run!r}.")
+    return run
 
 
 def load_name(reference: str, *, default: str) -> Any:
@@ -82,7 +93,16 @@ def load_name(reference: str, *, default: str) -> Any:
         raise ValueError(f"{reference} must name a file that exists, got no {path}.")
     # Under its own name and from its own folder, so that a worker or a resume can import it.
     sys.path.insert(0, str(path.parent.resolve()))
-    module = importlib.import_module(path.stem)
+    try:
+        module = importlib.import_module(path.stem)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{path} must be a module that imports, got {reason}.") from error
+    if Path(module.__file__ or "").resolve() != path.resolve():
+        raise ValueError(
+            f"{path} must have a name of its own, got {path.stem}, which is the module "
+            f"{module.__file__}; rename it."
+        )
     if not hasattr(module, name):
         raise ValueError(f"{path} must define {name}, got none; name another with {path}:NAME.")
     return getattr(module, name)

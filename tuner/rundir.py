@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from models import MODELS, count, count_module, size_of
 from models.transformer import TransformerConfig
@@ -55,15 +55,20 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
     Raises ValueError where a user's model class can't be imported.
     """
     values: dict[str, Any] = {}
+    types = get_type_hints(target)  # Postponed annotations are text in f.type.
     for f in fields(target):
         value = config[f.name]
         if f.name == "model" and target is Run:
             values["model"] = from_config(value, _model_class(value["kind"]))
         elif isinstance(value, Mapping):
-            values[f.name] = from_config(value, cast("type", f.type))
+            values[f.name] = from_config(value, cast("type", types[f.name]))
         else:
-            values[f.name] = tuple(value) if isinstance(value, list) else value
+            values[f.name] = _tuples(value)
     return target(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _kind(model: Any) -> str:
@@ -113,6 +118,20 @@ def cost(run_json: Mapping[str, Any]) -> float:
     """Returns the training cost of a run in floating-point operations, for order and time left."""
     tokens = run_json["tokens_per_step"] * run_json["config"]["steps"]
     return float(run_json["flops_per_token"]) * tokens
+
+
+def check_writable(directory: Path) -> None:
+    """Makes a directory; ValueError where that or writing in it is refused."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".probe-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"--out must be a directory that can be written, got {directory} ({error.strerror}); "
+            f"name another."
+        ) from None
 
 
 class MetricsFile:

@@ -1,5 +1,6 @@
 """Schedulers: Ray's own, one bracket per size, since models of different size must not compete."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -99,7 +100,7 @@ def make_scheduler(
         raise ValueError(
             f"grace_steps must be from 1 to the {max_steps} steps of a run, got {grace_steps}."
         )
-    if reduction_factor <= 1:
+    if not 1 < reduction_factor < math.inf:
         raise ValueError(f"reduction_factor must be above 1, got {reduction_factor:g}.")
     return BracketPerSize(
         "ASHA",

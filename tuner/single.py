@@ -7,8 +7,8 @@ import torch
 
 from tuner.outcome import Outcome
 from tuner.resolve import parse_assignments, resolve
-from tuner.rundir import MetricsFile, describe, run_id, write_json
-from tuner.train import Training, checkpoint_step
+from tuner.rundir import MetricsFile, check_writable, describe, run_id, write_json
+from tuner.train import Training, checkpoint_step, pick_device
 
 
 def train_one(
@@ -37,16 +37,18 @@ def train_one(
     checkpoint = directory / "checkpoint"
     step = checkpoint_step(checkpoint)
     restore = checkpoint if step is not None else None
+    check_writable(directory)
+    pick_device(device)
     metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
     training = Training(run, metrics, device=device, restore=restore)
     facts = {**describe(run), "data_sha256": training.stream.corpus.sha256, "command": command}
     write_json(directory / "run.json", facts)
     print(f"{facts['n_params']:,} parameters without embedding and head, {run.steps} steps")
     try:
-        outcome = _to_the_end(training, checkpoint)
+        outcome = _to_the_end(training, checkpoint, metrics)
     except KeyboardInterrupt:
-        training.save(checkpoint)
-        print(f"Interrupted at step {training.step}; the same command goes on from there.")
+        # Nothing to save: Ctrl-C may have come in the middle of an update.
+        print("Interrupted; the same command goes on from the last validation.")
         return 130
     finally:
         metrics.close()
@@ -55,11 +57,12 @@ def train_one(
     return 0
 
 
-def _to_the_end(training: Training, checkpoint: Path) -> Outcome:
+def _to_the_end(training: Training, checkpoint: Path, metrics: MetricsFile) -> Outcome:
     while training.outcome is None:
         training.advance()
         loss = f"{training.val_loss:.4f}" if training.val_loss is not None else "none"
         print(f"step {training.step:>7}  val_loss {loss}  {training.seconds:.1f} s", flush=True)
+        metrics.flush()  # Before the checkpoint: a kill in between must leave no hole.
         if training.outcome is None:
             training.save(checkpoint)
     return training.outcome

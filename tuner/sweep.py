@@ -30,7 +30,16 @@ from tuner.execution import Execution
 from tuner.mlflow_tracker import MLflowSender, public
 from tuner.plan import Space, describe_space, plan
 from tuner.progress import Progress
-from tuner.rundir import FORMAT, cost, describe, from_config, read_json, run_id, write_json
+from tuner.rundir import (
+    FORMAT,
+    check_writable,
+    cost,
+    describe,
+    from_config,
+    read_json,
+    run_id,
+    write_json,
+)
 from tuner.schedulers import BracketPerSize, make_scheduler
 from tuner.storage_probe import probe_storage
 from tuner.trainable import RunTrainable, Trial
@@ -95,6 +104,7 @@ def sweep(
     )
     _scheduler(execution, runs, {})  # For its rules alone.
     directory = Path(out).resolve()
+    check_new(directory)  # Now, and again once connected.
     facts = {
         "format": FORMAT,
         "command": command or "tuner.sweep(...)",
@@ -139,36 +149,27 @@ def read_sweep(directory: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def write_down(directory: Path, runs: list[Run], facts: Mapping[str, Any]) -> None:
-    """Writes every run.json, then sweep.json, into a new directory.
-
-    Raises ValueError where the directory can't be written or holds another sweep.
-    """
+def check_new(directory: Path) -> None:
+    """Raises ValueError where a directory holds a sweep."""
     if (directory / "sweep.json").exists() or (directory / "runs").exists():
         raise ValueError(
             f"--out must be a new directory, got {directory}, which holds a sweep; continue it "
             f"with 'foretune resume {directory}' or name another."
         )
+
+
+def write_down(directory: Path, runs: list[Run], facts: Mapping[str, Any]) -> None:
+    """Writes every run.json, then sweep.json, into a new directory.
+
+    Raises ValueError where the directory can't be written or holds another sweep.
+    """
+    check_new(directory)
     check_writable(directory)
     hashes = {run.data: load_corpus(run.data).sha256 for run in runs}
     for run in runs:
         facts_of_run = {**describe(run), "data_sha256": hashes[run.data]}
         write_json(directory / "runs" / run_id(run) / "run.json", facts_of_run)
     write_json(directory / "sweep.json", {**facts, "trials": len(runs)})
-
-
-def check_writable(directory: Path) -> None:
-    """Makes a directory; ValueError where that or writing in it is refused."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"--out must be a directory that can be written, got {directory} ({error.strerror}); "
-            f"name another."
-        ) from None
 
 
 @contextmanager

@@ -52,11 +52,17 @@ class RunTrainable(tune.Trainable):
     _lock: FileLock | None = None
 
     def setup(self, config: dict[str, Any], trials: Mapping[str, Trial] | None = None) -> None:
-        """Opens the run, from its newest checkpoint where there is one."""
-        started = time.time()
+        """Takes note of the trial; its files are opened by its first step."""
         assert trials is not None
-        trial = self._trial = trials[config["run_id"]]
-        self._error, self._last_checkpoint = "", time.monotonic()
+        self._trial = trials[config["run_id"]]
+        self._error, self._opened = "", (None, None)
+        self._fresh = True
+
+    def _start(self) -> None:
+        """Opens the run. Not in `setup`: Tune may set an actor up for a trial that another one
+        runs, and such an actor must not touch the trial's files."""
+        started, trial = time.time(), self._trial
+        self._fresh, self._last_checkpoint = False, time.monotonic()
         torch.set_num_threads(max(1, int(trial.threads)))
         try:
             self._open(Path(trial.directory), trial)
@@ -92,6 +98,8 @@ class RunTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains to the next validation; reports where the run stands."""
+        if self._fresh:
+            self._start()
         training = self._training
         if training is not None and not self._error:
             try:
@@ -157,6 +165,8 @@ class RunTrainable(tune.Trainable):
         training, metrics = self._training, self._metrics
         if training is not None and training.outcome is None and not self._error:
             if keep_state:
+                if metrics is not None:
+                    metrics.flush()  # A checkpoint never runs ahead of its rows.
                 training.save(self._checkpoint)
             training.end("stopped", "")
         if metrics is not None:
