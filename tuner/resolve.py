@@ -73,9 +73,8 @@ def _preset(preset: str | Run, changes: dict[str, Any]) -> Run:
         raise ValueError(f"preset must be a Run or a function of steps, got the class {preset}.")
     if not callable(make):
         raise ValueError(f"preset must be a Run or a function of steps, got {preset} = {make!r}.")
-    steps = changes.get("steps")
-    whole = isinstance(steps, int | float) and steps > 0 and float(steps).is_integer()
-    if whole and not isinstance(steps, bool):
+    steps: Any = changes.get("steps")
+    if type(steps) in (int, float) and steps > 0 and float(steps).is_integer():
         changes.pop("steps")
         run = make(steps=int(steps))
     else:  # A bad value is left for Run's own rule, which names the field.
