@@ -263,7 +263,8 @@ def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, ove
         {"optimizer.lr": tune.grid_search([1e-3, 1e-2])},
         out=tmp_path / "sweep",
         preset=f"{preset}:RUN",
-        execution=Execution(scheduler="asha"),
+        # A rung before step 7 could stop a run that has not failed yet.
+        execution=Execution(scheduler="asha", grace_steps=10),
     )
     assert result.exit_code == 0
     assert dict(result.outcomes) == {"diverged": 2}
