@@ -1,7 +1,7 @@
 """The decoder language model of source A (Wortsman et al. 2023, section 2.1) as a frozen config.
 
 Pre-LayerNorm, rotary positions, no biases, GELU MLP of 4 D, final LayerNorm, head not tied to the
-embedding. Shapes: B sequences, T positions, D width, V vocabulary.
+embedding. Shapes: B sequences, T positions, N = B T rows, D width, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.layers import Block, LayerNorm, Linear, Rotary, Tap
+from models.attend import turn_table
+from models.layers import Block, LayerNorm, Linear, Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +70,26 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
-        rotary = Rotary(config.heads, config.head_dim, config.max_positions)
-        self.blocks = nn.Sequential(
-            *(
-                Block(
-                    config.width,
-                    rotary,
-                    head_dim=config.head_dim,
-                    qk_norm=config.qk_norm,
-                    layer=layer,
-                )
-                for layer in range(config.depth)
+        turn_T3HP = turn_table(config.heads, config.head_dim, config.max_positions)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                turn_T3HP,
+                head_dim=config.head_dim,
+                qk_norm=config.qk_norm,
+                layer=layer,
             )
+            for layer in range(config.depth)
         )
         self.final_norm = LayerNorm(config.width)
         self.head = Linear(config.width, config.vocab_size)
         self.tap = Tap("logits")
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        x_BTD = self.blocks(self.embedding(tokens_BT))
-        (logits_BTV,) = self.tap(self.head(self.final_norm(x_BTD)))
+        batch, positions = tokens_BT.shape
+        x_ND = self.embedding(tokens_BT.flatten())
+        for block in self.blocks:
+            x_ND = block(x_ND, batch)
+        logits_NV = self.head(self.final_norm(x_ND))
+        (logits_BTV,) = self.tap(logits_NV.view(batch, positions, -1))
         return logits_BTV

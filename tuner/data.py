@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 NAMES = ("stdlib", "text", "tokens")
@@ -77,7 +78,6 @@ class TokenStream:
     def __init__(self, data: Data, *, batch_size: int):
         self.corpus = load_corpus(data)
         self.length, self.batch_size = data.sequence_length, batch_size
-        self._window = np.arange(self.length + 1)
         needed = batch_size * (self.length + 1)
         if len(self.corpus.train) < needed or len(self.corpus.validation) < self.length + 1:
             raise ValueError(
@@ -86,20 +86,22 @@ class TokenStream:
                 f"{len(self.corpus.validation)} tokens; give more text or lower "
                 f"data.sequence_length."
             )
-        last = len(self.corpus.validation) - self.length - 1
-        starts = np.linspace(0, last, data.validation_sequences).astype(np.int64)
-        self.validation = self._cut(self.corpus.validation, starts)
+        self._windows = sliding_window_view(self.corpus.train, self.length + 1)
+        held_out = sliding_window_view(self.corpus.validation, self.length + 1)
+        starts = np.linspace(0, len(held_out) - 1, data.validation_sequences).astype(np.int64)
+        self.validation = _shifted(held_out[starts])
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Returns inputs and next-token targets of update `step`, each int64 (B, T)."""
         rng = np.random.Generator(np.random.Philox(key=[seed, step]))
-        last = len(self.corpus.train) - self.length - 1
-        starts = rng.integers(0, last, size=self.batch_size, endpoint=True)
-        return self._cut(self.corpus.train, starts)
+        starts = rng.integers(0, len(self._windows) - 1, size=self.batch_size, endpoint=True)
+        return _shifted(self._windows[starts])
 
-    def _cut(self, tokens: np.ndarray, starts: np.ndarray) -> tuple[Tensor, Tensor]:
-        windows = torch.from_numpy(tokens[starts[:, None] + self._window].astype(np.int64))
-        return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+def _shifted(windows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Returns windows of T + 1 tokens as inputs and next-token targets, each int64 (B, T)."""
+    tokens = torch.from_numpy(windows.astype(np.int64))
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
 @lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ a 2 ms step at width 16.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -29,20 +30,16 @@ class FlatParameters:
         self.names = [name for name, _ in named]
         self.sizes = [p.numel() for _, p in named]
         device = named[0][1].device
-        self.values = nn.Parameter(torch.empty(sum(self.sizes), device=device))
-        self.values.grad = torch.zeros_like(self.values)
-        values, grads = self.views(self.values.data), self.views(self.grads)
+        self.values = torch.empty(sum(self.sizes), device=device)
+        """All weights, shape (n_params_total,)."""
+        self.grads = torch.zeros_like(self.values)
+        """All gradients, shape (n_params_total,)."""
+        values, grads = self.views(self.values), self.views(self.grads)
         for (_, parameter), value, grad in zip(named, values, grads, strict=True):
             value = value.view_as(parameter)
             value.copy_(parameter.data)
             parameter.data = value
             parameter.grad = grad.view_as(parameter)
-
-    @property
-    def grads(self) -> Tensor:
-        """All gradients, shape (n_params_total,)."""
-        assert self.values.grad is not None
-        return self.values.grad
 
     def views(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Returns the parts of a flat tensor that belong to each parameter, in order of names."""
@@ -50,24 +47,23 @@ class FlatParameters:
 
 
 class AdamW:
-    """torch's fused AdamW over flat parameters, with clipping and a schedule.
+    """torch's fused AdamW kernel over flat parameters, with clipping and a schedule.
 
     Independent decay (source A, section 3.2.2, with the sign mended): theta loses
-    s_t (eta Delta + lambda theta), s_t the schedule in [0, 1]. With torch's decoupled form,
+    s_t (eta Delta + lambda theta), s_t the schedule in [0, 1]. With the kernel's decoupled form,
     theta (1 - lr_t w), that is w = lambda / eta. Coupled is torch's own meaning: w = lambda.
+
+    The kernel is called as `torch.optim.AdamW(fused=True)` calls it, without that class's
+    bookkeeping: at width 16 this takes 0.04 ms of a 2.3 ms step instead of 0.09.
     """
 
     def __init__(self, flat: FlatParameters, config: Optimizer, schedule: Schedule, steps: int):
         self.flat, self.config, self.schedule, self.steps = flat, config, schedule, steps
         independent = config.decay == "independent"
-        self.adam = torch.optim.AdamW(
-            [flat.values],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.epsilon,
-            weight_decay=config.weight_decay / config.lr if independent else config.weight_decay,
-            fused=True,
-        )
+        self.kernel_decay = config.weight_decay / (config.lr if independent else 1.0)
+        self.first_moment = torch.zeros_like(flat.values)
+        self.second_moment = torch.zeros_like(flat.values)
+        self.count = torch.zeros((), device=flat.values.device)
 
     def clip(self) -> float:
         """Scales the gradients to the norm allowed; returns the global norm before, maybe nan."""
@@ -80,18 +76,44 @@ class AdamW:
     def step(self, step: int) -> float:
         """Applies update `step` with the gradients there, zeroes them; returns the LR it used."""
         lr = lr_at(self.schedule, peak=self.config.lr, steps=self.steps, step=step)
-        self.adam.param_groups[0]["lr"] = lr
-        self.adam.step()
+        self.count += 1
+        torch.ops.aten._fused_adamw_(
+            [self.flat.values],
+            [self.flat.grads],
+            [self.first_moment],
+            [self.second_moment],
+            [],
+            [self.count],
+            lr=lr,
+            beta1=self.config.beta1,
+            beta2=self.config.beta2,
+            weight_decay=self.kernel_decay,
+            eps=self.config.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
         self.flat.grads.zero_()
         return lr
 
     def unscaled_update(self) -> Tensor:
         """Returns Delta = m / (sqrt(v) + epsilon) of the last update, flat: before LR and decay."""
-        state = self.adam.state[self.flat.values]
-        count = float(state["step"])
-        m = state["exp_avg"] / (1 - self.config.beta1**count)
-        v = state["exp_avg_sq"] / (1 - self.config.beta2**count)
+        count = float(self.count)
+        m = self.first_moment / (1 - self.config.beta1**count)
+        v = self.second_moment / (1 - self.config.beta2**count)
         return m / v.sqrt_().add_(self.config.epsilon)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the moments (flat) and the count of updates."""
+        return {
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+            "count": self.count,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over the moments and the count of a `state_dict`."""
+        for name, mine in self.state_dict().items():
+            mine.copy_(state[name])
 
 
 def lr_at(schedule: Schedule, *, peak: float, steps: int, step: int) -> float:

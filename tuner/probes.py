@@ -1,8 +1,8 @@
 """Probes: what is measured at taps, gradients, parameters and updates.
 
-A probe reads through forward hooks that are there only while one batch passes, so the other steps
-pay nothing. Shapes as in `models.layers`; kinds of parameter are the last module name on their
-path (`blocks.0.attention.qkv.weight` is of kind `qkv`).
+A probe reads taps only while one batch passes, so the other steps pay nothing. Shapes as in
+`models.layers`; kinds of parameter are the last module name on their path
+(`blocks.0.attention.qkv.weight` is of kind `qkv`).
 """
 
 from collections import defaultdict
@@ -41,16 +41,17 @@ class Probes:
     def watching(self) -> Iterator[None]:
         """Reads the taps of the forward passes inside (several micro-batches are combined)."""
         self._readings.clear()
-        handles = [tap.register_forward_hook(self._read) for tap in self.taps]
+        for tap in self.taps:
+            tap.watch = self._read
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            for tap in self.taps:
+                tap.watch = None
 
     def columns(self) -> dict[str, float]:
         """Returns what `watching` read, by telemetry column; values may be non-finite."""
-        combined = [_combine(name, torch.stack(v)) for name, v in self._readings.items()]
+        combined = [_combine(name, v) for name, v in self._readings.items()]
         values = torch.stack(combined).tolist() if combined else []
         columns = dict(zip(self._readings, values, strict=True))
         layers = [v for c, v in columns.items() if c.startswith("max_attention_logit_layer")]
@@ -66,7 +67,7 @@ class Probes:
 
     def parameters(self) -> dict[str, float]:
         """Returns `param_rms_{kind}`: RMS of the weights."""
-        return self._rms("param_rms", self.flat.values.data)
+        return self._rms("param_rms", self.flat.values)
 
     def updates(self, optimizer: AdamW) -> dict[str, float]:
         """Returns `update_rms_{kind}`: RMS of the last update before LR and decay."""
@@ -79,25 +80,31 @@ class Probes:
         return {f"{prefix}_{kind}": (sums[kind] / self.counts[kind]) ** 0.5 for kind in sums}
 
     @torch.no_grad()
-    def _read(self, tap: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        assert isinstance(tap, Tap)
+    def _read(self, tap: Tap, tensors: tuple[Tensor, ...]) -> None:
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            self._measure(tap, tensors)
+            return
         # Autocast would round the float32 products below to 8 bits.
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            self._measure(tap, inputs)
+        with torch.autocast(device, enabled=False):
+            self._measure(tap, tensors)
 
-    def _measure(self, tap: Tap, inputs: tuple[Tensor, ...]) -> None:
+    def _measure(self, tap: Tap, tensors: tuple[Tensor, ...]) -> None:
         suffix = f"_layer{tap.layer}" if tap.layer >= 0 else ""
         if tap.kind == "attention":
-            largest, entropy = _attention_statistics(*inputs, scale=tap.scale, causal=tap.causal)
+            largest, entropy = _attention_statistics(*tensors, scale=tap.scale, causal=tap.causal)
             self._readings[f"max_attention_logit{suffix or '_layer0'}"].append(largest)
             self._readings[f"attention_entropy{suffix or '_layer0'}"].append(entropy)
         elif tap.kind == "block_output":
-            self._readings[f"output_norm_rms{suffix}"].append(_rms(inputs[0]))
+            self._readings[f"output_norm_rms{suffix}"].append(_rms(tensors[0]))
         elif tap.kind == "logits":
-            logits = inputs[0].float()
+            logits = tensors[0].float()
             if logits.ndim > 2:
                 logits = sampled(logits, logits.ndim - 2)
-            self._readings["log_z_mean"].append(logits.logsumexp(-1).mean())
+            # log p = logit - log Z, at the largest; half the time of logsumexp.
+            log_p = torch.log_softmax(logits, -1)
+            log_z = logits.amax(-1) - log_p.amax(-1)
+            self._readings["log_z_mean"].append(log_z.mean())
             self._readings["logits_rms"].append(_rms(logits))
 
 
@@ -120,10 +127,8 @@ def _attention_statistics(
     mask = _mask(q.shape[-2], k.shape[-2], causal, q.device)
     logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
     largest = logits.amax()
-    log_p = torch.log_softmax(sampled(logits, 1), -1)
-    p = log_p.exp()
-    # A masked key has p = 0 and log p = -inf; its term of the entropy is 0.
-    return largest, -(p * log_p.clamp_(min=-1e4)).sum() / log_p[..., 0].numel()
+    p = torch.softmax(sampled(logits, 1), -1)
+    return largest, torch.special.entr(p).sum() / p[..., 0].numel()
 
 
 @lru_cache(maxsize=8)
@@ -136,8 +141,11 @@ def _rms(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x.float()) * x.numel() ** -0.5
 
 
-def _combine(name: str, values: Tensor) -> Tensor:
+def _combine(name: str, readings: list[Tensor]) -> Tensor:
     """Over micro-batches of equal size: the largest of maxima, the RMS of RMS, the mean else."""
+    if len(readings) == 1:
+        return readings[0]
+    values = torch.stack(readings)
     if name.startswith("max_"):
         return values.amax()
     return _rms(values) if "_rms" in name else values.mean()

@@ -195,7 +195,7 @@ class Training:
         return True
 
     def _first_broken_parameter(self) -> str:
-        for what, flat in (("weight", self.flat.values.data), ("gradient of", self.flat.grads)):
+        for what, flat in (("weight", self.flat.values), ("gradient of", self.flat.grads)):
             for name, part in zip(self.flat.names, self.flat.views(flat), strict=True):
                 if not bool(torch.isfinite(part).all()):
                     return f"; first not finite: {what} {name}"
@@ -221,7 +221,7 @@ class Training:
             "seconds": self.seconds,
             "data_sha256": self.stream.corpus.sha256,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.adam.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.on_gpu else None,
         }
@@ -249,7 +249,7 @@ class Training:
         self.loss_at_init, self.val_loss = state["loss_at_init"], state["val_loss"]
         self.seconds = state["seconds"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.adam.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"].cpu())
         if self.on_gpu and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)

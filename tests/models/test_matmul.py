@@ -105,3 +105,16 @@ def test_wide_layers_take_onednn_where_the_processor_gains_by_it_and_small_ones_
 def test_same_inputs_same_bits():
     x, weight = pair((33,), 128, 256)
     assert torch.equal(linear(x, weight), linear(x.clone(), weight.clone()))
+
+
+def test_second_derivatives_and_empty_batches_are_those_of_torch():
+    x = torch.randn(4, 64, requires_grad=True)
+    w = (torch.randn(128, 64) / 8).requires_grad_()
+
+    def second(f):
+        y = f(x, w).pow(3).sum()
+        g = torch.autograd.grad(y, (x, w), create_graph=True)
+        return torch.autograd.grad(sum(t.pow(2).sum() for t in g), (x, w))
+
+    torch.testing.assert_close(second(linear), second(F.linear), rtol=1e-3, atol=1e-3)
+    assert linear(torch.randn(0, 64), w).shape == (0, 128)
