@@ -1,0 +1,58 @@
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+# Tests are imported by path (`--import-mode=importlib`), so what they share needs the folder.
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("mlflow_sweeps", "short_runs")
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real text of 40 KB: the source of Python's `os` module."""
+    path = tmp_path_factory.mktemp("text") / "os.txt"
+    path.write_bytes(Path(os.__file__).read_bytes()[:40_000])
+    return path
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No token of the user's and no cluster named in the environment."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: making them takes 1.5 s."""
+    from mlflow.tracking import MlflowClient  # About 2 s, which other tests needn't wait for.
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def new_dir(tmp_path: Path) -> Path:
+    """A sweep without trials, and no database yet."""
+    from mlflow_sweeps import add_sweep
+
+    return add_sweep(tmp_path / "my sweep")
+
+
+@pytest.fixture
+def sweep_dir(new_dir: Path, empty_store: Path) -> Path:
+    """A sweep without trials, with a database of its own."""
+    shutil.copy(empty_store, new_dir / "mlflow.db")
+    return new_dir
