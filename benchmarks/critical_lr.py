@@ -1,14 +1,15 @@
-"""Claim: from cheap runs at widths 16 to 64 the critical learning rate at width 128, about 4 times
+r"""Claim: from cheap runs at widths 16 to 64 the critical learning rate at width 128, about 4 times
 the parameters of the largest of them, is predicted within 30 % (median over seeds of
 |predicted / measured - 1|).
 
 The critical learning rate is where the largest attention logit reaches 100. A sweep of the small
 widths without qk-layernorm runs first; the predictions, from each seed's runs alone and from all of
 them, are printed before any larger model is trained; then the larger widths are swept and read the
-same way. The bound holds up to 4 times N, for the width next on the ladder; larger ones (width 256,
-16 times N) are printed without one.
+same way. At 16 times N (width 256) the bound is a factor of 1.5 either way, in runs of 500 steps.
 
-    python benchmarks/critical_lr.py [--seeds 3] [--sizes 16 32 64] [--predict 128 256] [--save]
+    python benchmarks/critical_lr.py [--seeds 3] [--sizes 16 32 64] [--predict 128] [--save]
+    python benchmarks/critical_lr.py --steps 500 --predict 256 --lrs 1e-3 3e-3 1e-2 3e-2 1e-1 3e-1 \
+        --name critical_lr_16x --save
 """
 
 import argparse
@@ -31,9 +32,10 @@ from tuner.sweep import sweep
 
 LRS = [3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 THRESHOLD = 100.0
-ERROR_BOUND = 0.30
+ERROR_BOUND, FACTOR_BOUND = 0.30, 1.5
 FOUR_TIMES = 4.5
-"""Up to this many times N the bound holds; twice the width is 3.97 to 4.0 times N."""
+"""Up to this many times N ERROR_BOUND holds, above it FACTOR_BOUND; twice the width is 3.97 to 4.0
+times N."""
 
 
 def n_params(size: int) -> int:
@@ -69,7 +71,7 @@ def crossings(records: Records) -> pd.DataFrame:
 
 
 def compare(record: Record, name: str, made: Prediction, measured: list[float]) -> float:
-    """Prints a prediction beside the median of what was measured; returns its error, or NaN."""
+    """Prints a prediction beside the median of what was measured; returns their ratio, or NaN."""
     crossed = [rate for rate in measured if isfinite(rate)]
     if not crossed or not isfinite(made.critical_lr):
         why = "not crossed on the grid" if isfinite(made.critical_lr) else made.status
@@ -82,7 +84,20 @@ def compare(record: Record, name: str, made: Prediction, measured: list[float]) 
         f"{made.size:6.0f}  {name:6s}  {made.critical_lr:9.4g}  {made.low:8.4g} to "
         f"{made.high:<8.4g}  {rate:8.4g}  {ratio:5.2f}  {where}"
     )
-    return abs(ratio - 1)
+    return ratio
+
+
+def judge(size: int, times: float, ratios: list[float]) -> tuple[str, bool]:
+    """Returns the claim about a width, of `times` N, and whether it holds.
+
+    A forecast or a measurement that cannot tell (NaN) is as wrong as can be.
+    """
+    what = f"width {size} ({times:.1f} x N), median over seeds:"
+    if times <= FOUR_TIMES:
+        error = median(abs(r - 1) if isfinite(r) else float("inf") for r in ratios)
+        return f"{what} error {error:.1%} <= {ERROR_BOUND:.0%}", error <= ERROR_BOUND
+    factor = median(max(r, 1 / r) if isfinite(r) else float("inf") for r in ratios)
+    return f"{what} factor {factor:.2f} <= {FACTOR_BOUND}", factor <= FACTOR_BOUND
 
 
 def main() -> int:
@@ -95,9 +110,10 @@ def main() -> int:
     parser.add_argument("--predict", type=int, nargs="+", default=[128])
     parser.add_argument("--steps", type=int, default=200, help="updates of a run")
     parser.add_argument("--lrs", type=float, nargs="+", default=LRS)
-    parser.add_argument("--save", action="store_true", help="write results/critical_lr.txt")
+    parser.add_argument("--name", default="critical_lr", help="of the file in results/")
+    parser.add_argument("--save", action="store_true", help="write results/NAME.txt")
     options = parser.parse_args()
-    record, seeds = Record("critical_lr"), range(options.seeds)
+    record, seeds = Record(options.name), range(options.seeds)
     small = measure(options.sizes, options.lrs, options.seeds, options.steps)
     for _, row in crossings(small).iterrows():
         lr = f"{row['critical_lr']:.4g}"
@@ -115,18 +131,11 @@ def main() -> int:
     verdicts: list[tuple[str, bool]] = []
     for size in options.predict:
         rates = large[large["size"] == size].set_index("seed")["critical_lr"]
-        errors = [
+        ratios = [
             compare(record, f"seed {s}", made[size, f"seed {s}"], [float(rates[s])]) for s in seeds
         ]
         compare(record, "pooled", made[size, "pooled"], [float(rates[s]) for s in seeds])
-        times = n_params(size) / n_params(max(options.sizes))
-        # A forecast or a measurement that cannot tell is as wrong as can be.
-        error = median(e if isfinite(e) else float("inf") for e in errors)
-        text = f"width {size} ({times:.1f} x N): median absolute error {error:.1%}"
-        if times <= FOUR_TIMES:
-            verdicts.append((f"{text} <= {ERROR_BOUND:.0%}", error <= ERROR_BOUND))
-        else:
-            record.say(f"{text}, no bound")
+        verdicts.append(judge(size, n_params(size) / n_params(max(options.sizes)), ratios))
     record.say("")
     for text, holds in verdicts:
         record.claim(text, holds)

@@ -64,6 +64,21 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, None, NORM_EPSILON)
 
 
+class RMSNorm(nn.Module):
+    """x / RMS(x) over the last axis with a gain (Zhang and Sennrich 2019)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, NORM_EPSILON)
+
+
+NORMS = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+"""Norms of the residual stream by name."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; optional qk-layernorm, optional rotary positions.
 
@@ -115,6 +130,23 @@ class MLP(nn.Module):
         return self.mlp_out(F.gelu(self.mlp_in(x_ND)))
 
 
+class SwiGLU(nn.Module):
+    """Gated MLP of hidden width 3 D: out(silu(gate(x)) * in(x)) (Shazeer 2020)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mlp_gate = Linear(width, 3 * width)
+        self.mlp_in = Linear(width, 3 * width)
+        self.mlp_out = Linear(3 * width, width)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return self.mlp_out(F.silu(self.mlp_gate(x_ND)) * self.mlp_in(x_ND))
+
+
+MLPS = {"gelu": MLP, "swiglu": SwiGLU}
+"""MLPs of a block by name."""
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
@@ -131,14 +163,16 @@ class Block(nn.Module):
         qk_norm: bool,
         layer: int,
         causal: bool = True,
+        norm: str = "layernorm",
+        mlp: str = "gelu",
     ):
         super().__init__()
-        self.attention_norm = LayerNorm(width)
+        self.attention_norm = NORMS[norm](width)
         self.attention = Attention(
             width, turn_T3HP, head_dim=head_dim, qk_norm=qk_norm, layer=layer, causal=causal
         )
-        self.mlp_norm = LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp_norm = NORMS[norm](width)
+        self.mlp = MLPS[mlp](width)
         self.tap = Tap("block_output", layer=layer)
 
     def forward(self, x_ND: Tensor, batch: int) -> Tensor:

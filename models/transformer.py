@@ -1,7 +1,8 @@
 """The decoder language model of source A (Wortsman et al. 2023, section 2.1) as a frozen config.
 
 Pre-LayerNorm, rotary positions, no biases, GELU MLP of 4 D, final LayerNorm, head not tied to the
-embedding. Shapes: B sequences, T positions, N = B T rows, D width, V vocabulary.
+embedding. With norm=rmsnorm and mlp=swiglu it is the Llama block, which other programs can load.
+Shapes: B sequences, T positions, N = B T rows, D width, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.attend import turn_table
-from models.layers import Block, LayerNorm, Linear, Tap
+from models.layers import MLPS, NORMS, Block, Linear, Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,11 @@ class TransformerConfig:
     qk_norm: bool = False
     """LayerNorm on q and k of every head (qk-layernorm), which bounds the attention logits."""
 
+    norm: str = "layernorm"
+    """Norm of the residual stream: layernorm or rmsnorm (qk_norm is a LayerNorm either way)."""
+    mlp: str = "gelu"
+    """gelu: hidden width 4 D; swiglu: gated, hidden width 3 D."""
+
     def __post_init__(self) -> None:
         for name in ("width", "depth", "head_dim", "vocab_size", "max_positions"):
             value = getattr(self, name)
@@ -39,6 +45,11 @@ class TransformerConfig:
                 raise ValueError(f"model.{name} must be a whole number from 1 up, got {value!r}.")
         if not isinstance(self.qk_norm, bool):
             raise ValueError(f"model.qk_norm must be True or False, got {self.qk_norm!r}.")
+        for name, names in (("norm", NORMS), ("mlp", MLPS)):
+            if getattr(self, name) not in names:
+                raise ValueError(
+                    f"model.{name} must be one of {', '.join(names)}, got {getattr(self, name)!r}."
+                )
         if self.head_dim % 2:
             raise ValueError(
                 f"model.head_dim must be even, since rotary positions turn pairs, "
@@ -78,10 +89,12 @@ class Transformer(nn.Module):
                 head_dim=config.head_dim,
                 qk_norm=config.qk_norm,
                 layer=layer,
+                norm=config.norm,
+                mlp=config.mlp,
             )
             for layer in range(config.depth)
         )
-        self.final_norm = LayerNorm(config.width)
+        self.final_norm = NORMS[config.norm](config.width)
         self.head = Linear(config.width, config.vocab_size)
         self.tap = Tap("logits")
 

@@ -22,6 +22,8 @@ CONFIGS = [
         width=64, depth=3, head_dim=32, vocab_size=256, max_positions=32, qk_norm=True
     ),
     TransformerConfig(width=128, depth=2, head_dim=16, vocab_size=256, max_positions=16),
+    TransformerConfig(width=64, depth=2, max_positions=32, norm="rmsnorm", mlp="swiglu"),
+    TransformerConfig(width=32, depth=1, max_positions=16, norm="rmsnorm", qk_norm=True),
 ]
 
 
@@ -59,6 +61,12 @@ def norm(x: Tensor, gain: Tensor) -> Tensor:
     return F.layer_norm(x, gain.shape, gain, None, 1e-6)
 
 
+def residual_norm(x: Tensor, gain: Tensor, config: TransformerConfig) -> Tensor:
+    if config.norm == "rmsnorm":
+        return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * gain
+    return norm(x, gain)
+
+
 def reference(w: dict[str, Tensor], config: TransformerConfig, tokens_BT: Tensor) -> Tensor:
     """Logits in float64 from a model's weights by name."""
     batch, positions = tokens_BT.shape
@@ -66,7 +74,7 @@ def reference(w: dict[str, Tensor], config: TransformerConfig, tokens_BT: Tensor
     x = w["embedding.weight"][tokens_BT]
     for layer in range(config.depth):
         b = f"blocks.{layer}."
-        h = norm(x, w[b + "attention_norm.weight"])
+        h = residual_norm(x, w[b + "attention_norm.weight"], config)
         q, k, v = (
             (h @ part.T).view(batch, positions, -1, config.head_dim).transpose(1, 2)
             for part in w[b + "attention.qkv.weight"].chunk(3)
@@ -78,17 +86,22 @@ def reference(w: dict[str, Tensor], config: TransformerConfig, tokens_BT: Tensor
         p = scores.masked_fill(future_TT, -math.inf).softmax(-1)
         y = (p @ v).transpose(1, 2).flatten(2)
         x = x + y @ w[b + "attention.attention_out.weight"].T
-        h = norm(x, w[b + "mlp_norm.weight"]) @ w[b + "mlp.mlp_in.weight"].T
-        gelu = 0.5 * h * (1 + torch.erf(h / math.sqrt(2)))
-        x = x + gelu @ w[b + "mlp.mlp_out.weight"].T
-    return norm(x, w["final_norm.weight"]) @ w["head.weight"].T
+        normed = residual_norm(x, w[b + "mlp_norm.weight"], config)
+        h = normed @ w[b + "mlp.mlp_in.weight"].T
+        if config.mlp == "swiglu":
+            gate = normed @ w[b + "mlp.mlp_gate.weight"].T
+            act = h * gate / (1 + torch.exp(-gate))
+        else:
+            act = 0.5 * h * (1 + torch.erf(h / math.sqrt(2)))
+        x = x + act @ w[b + "mlp.mlp_out.weight"].T
+    return residual_norm(x, w["final_norm.weight"], config) @ w["head.weight"].T
 
 
 def in_float64(model: Transformer) -> dict[str, Tensor]:
     return {n: p.detach().double().requires_grad_() for n, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"width{c.width}-qk{c.qk_norm}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"width{c.width}-qk{c.qk_norm}-{c.norm}")
 def test_logits_equal_those_of_an_independent_implementation(config):
     model, inputs = build(config), tokens(config)
     with torch.no_grad():
@@ -97,7 +110,7 @@ def test_logits_equal_those_of_an_independent_implementation(config):
         torch.testing.assert_close(model(inputs).double(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"width{c.width}-qk{c.qk_norm}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"width{c.width}-qk{c.qk_norm}-{c.norm}")
 def test_gradients_equal_those_of_an_independent_implementation(config):
     model, inputs, targets = build(config), tokens(config), tokens(config, seed=2).flatten()
     F.cross_entropy(model(inputs).flatten(0, 1), targets).backward()
@@ -199,6 +212,8 @@ def test_same_seed_same_weights_and_another_seed_others():
         ({"max_positions": -1}, "model.max_positions must be a whole number from 1 up, got -1."),
         ({"head_dim": None}, "model.head_dim must be a whole number from 1 up, got None."),
         ({"qk_norm": 1}, "model.qk_norm must be True or False, got 1."),
+        ({"norm": "rms"}, "model.norm must be one of layernorm, rmsnorm, got 'rms'."),
+        ({"mlp": "relu"}, "model.mlp must be one of gelu, swiglu, got 'relu'."),
     ],
 )  # fmt: skip
 def test_a_config_that_breaks_a_rule_is_refused_in_one_sentence(fields, sentence):
