@@ -23,15 +23,16 @@ def find_head(address: str) -> str:
         named = os.environ.get("RAY_ADDRESS") or "auto"
     if named == "auto":
         services.find_gcs_addresses.cache_clear()  # pyright: ignore[reportFunctionMemberAccess]
-        try:
-            return services.canonicalize_bootstrap_address_or_die("auto")
-        except ConnectionError as error:
-            found = "none; run `ray start --head` first"
-            if "multiple" in str(error):
-                found = "several; name one as HOST:PORT"
-            raise ValueError(
-                f"--address auto must find one running cluster on this machine, got {found}."
-            ) from None
+        # Ray's own choice among several is arbitrary, and with none the newest stale address.
+        running = sorted(services.find_gcs_addresses())
+        if len(running) == 1:
+            return running[0]
+        found = "none; run `ray start --head` first"
+        if running:
+            found = f"{', '.join(running)}; name one as HOST:PORT"
+        raise ValueError(
+            f"--address auto must find one running cluster on this machine, got {found}."
+        )
     if not re.fullmatch(r"[^\s/:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}", named):
         source = " from RAY_ADDRESS" if named != address else ""
         raise ValueError(

@@ -2,7 +2,10 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,16 +35,44 @@ def test_a_port_that_never_answers_is_one_sentence_within_six_seconds():
     assert time.monotonic() - started < 6
 
 
-def test_auto_without_a_cluster_is_one_sentence(monkeypatch, tmp_path):
-    """Ray searches /proc and its temporary folder: here, a /proc of this process alone."""
+def own_proc(monkeypatch, folder: Path, *processes: int) -> None:
+    """Ray searches /proc and its temporary folder: here, a /proc of these processes alone."""
     from ray._private import services
 
-    (tmp_path / "proc").mkdir()
-    for name in ("stat", str(os.getpid())):
-        (tmp_path / "proc" / name).symlink_to(f"/proc/{name}")
-    monkeypatch.setattr(services.psutil, "PROCFS_PATH", str(tmp_path / "proc"))
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (folder / "proc").mkdir()
+    for name in ("stat", *map(str, processes)):
+        (folder / "proc" / name).symlink_to(f"/proc/{name}")
+    monkeypatch.setattr(services.psutil, "PROCFS_PATH", str(folder / "proc"))
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+
+
+@pytest.fixture
+def raylets(tmp_path) -> Iterator[list[int]]:
+    """Two processes that look to Ray like nodes of two clusters."""
+    script = tmp_path / "raylet"
+    script.symlink_to(sys.executable)
+    wait = "import time; time.sleep(60)"
+    started = [
+        subprocess.Popen([script, "-c", wait, f"--gcs-address=127.0.0.1:{port}"])
+        for port in (7001, 7002)
+    ]
+    yield [process.pid for process in started]
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_auto_without_a_cluster_is_one_sentence(monkeypatch, tmp_path):
+    own_proc(monkeypatch, tmp_path, os.getpid())
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:7009")  # Long gone.
     with pytest.raises(ValueError, match="must find one running cluster on this machine, got none"):
+        connect("auto")
+
+
+def test_auto_among_several_clusters_names_them_instead_of_choosing(monkeypatch, tmp_path, raylets):
+    own_proc(monkeypatch, tmp_path, *raylets)
+    with pytest.raises(ValueError, match=r"got 127.0.0.1:7001, 127.0.0.1:7002; name one"):
         connect("auto")
 
 
