@@ -95,7 +95,8 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | N
 
 
 def _sizes(run: Mapping[str, Any]) -> dict[str, float]:
-    names = ("size", "n_params", "n_params_total", "tokens_per_step", "flops_per_token")
+    names = ("size", "n_params", "n_params_total", "weight_bytes", "tokens_per_step")
+    names += ("flops_per_token",)
     sizes = {name: finite(run.get(name)) for name in names}
     # A model of one's own need not stand on a ladder: then its size is its number of parameters.
     return sizes | {"size": _first(sizes["size"], sizes["n_params"])}
@@ -112,12 +113,14 @@ def _ending(outcome: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str,
     initial = _first(finite(outcome.get("loss_at_init")), dict(measured).get(0, math.nan))
     newest = measured[-1][1] if measured else math.nan
     final = _first(finite(outcome.get("final_val_loss")), newest)
+    accuracies = [finite(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
     last = rows[-1] if rows else {}
     lost = name in ("diverged", "failed")
     return {
         "loss_at_init": initial,
         "final_val_loss": final,
         "objective": _first(finite(outcome.get("objective")), _objective(final, initial, lost)),
+        "final_val_accuracy": accuracies[-1] if accuracies else math.nan,
         "reference_loss": finite(outcome.get("reference_loss")),
         "diverged": name == "diverged",
         "outcome": name,

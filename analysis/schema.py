@@ -30,10 +30,12 @@ TRIAL_COLUMNS: Final = MappingProxyType(
         "n_params": "parameters without embedding and head",
         "n_params_total": "all parameters",
         "tokens_per_step": "tokens (or images) in one step",
+        "weight_bytes": "bytes of the stored weights: trits at 1.6 bits, the rest as formats say",
         "flops_per_token": "floating-point operations per token, forward and backward",
         "loss_at_init": "validation loss before the first update, nats",
         "final_val_loss": "newest validation loss, nats; after the last step once finished",
-        "reference_loss": "loss of a model that knows frequencies only (unigram entropy), nats",
+        "final_val_accuracy": "newest share of validation images classified rightly; images only",
+        "reference_loss": "loss of a model that knows frequencies only (tokens or classes), nats",
         "objective": "min(newest validation loss, loss at init), nats; always finite",
         "diverged": "whether the run ended because a tensor stopped being finite",
         "outcome": "finished, diverged, stopped, failed or unfinished",
@@ -52,6 +54,7 @@ TELEMETRY_COLUMNS: Final = MappingProxyType(
         "step": "updates made before the batch that was measured",
         "loss": "training loss of that batch, nats",
         "val_loss": "validation loss with the parameters after `step` updates, nats",
+        "val_accuracy": "share of validation images classified rightly, measured with `val_loss`",
         "lr": "learning rate of update `step`",
         "grad_norm": "global gradient norm before clipping",
         "tokens_seen": "tokens read so far",
@@ -62,6 +65,9 @@ TELEMETRY_COLUMNS: Final = MappingProxyType(
         "logits_rms": "root mean square of the output logits",
         "zero_fraction": "share of ternary weights that are zero",
         "trit_flip_rate": "share of ternary weights that changed since the last reading",
+        "weight_scale": "mean scale of the quantized weights",
+        "dead_rows": "share of output rows whose quantized weights are all zero",
+        "activation_clipped": "share of quantized activations at the end of their range",
     }
 )
 """Columns of `telemetry.parquet` that have one name."""
@@ -73,6 +79,10 @@ TELEMETRY_FAMILIES: Final = MappingProxyType(
         "grad_rms_": "root mean square of a parameter kind's gradient after clipping",
         "param_rms_": "root mean square of a parameter kind",
         "update_rms_": "root mean square of a parameter kind's update",
+        "zero_fraction_": "share of a parameter kind's quantized weights that are zero",
+        "weight_scale_": "mean scale of a parameter kind's quantized weights",
+        "dead_rows_": "share of a parameter kind's output rows that are all zero",
+        "trit_flip_rate_": "share of a parameter kind's trits that changed since the last reading",
     }
 )
 """Telemetry columns that come one per layer or parameter kind, by how they begin."""
