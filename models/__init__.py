@@ -1,20 +1,36 @@
 """Small models with pluggable stability mechanisms; torch only."""
 
-from models.ladder import Counts, at_size, count, count_module, size_of
+from models.convnet import ConvNet, ConvNetConfig
+from models.counts import Counts, count_module
+from models.ladder import at_size, count, has_ladder, size_of
 from models.layers import Tap
+from models.torchvision_nets import TorchvisionConfig, TorchvisionNet
 from models.transformer import Transformer, TransformerConfig
+from models.vit import ViT, ViTConfig
 
-MODELS = {"transformer": TransformerConfig}
+MODELS = {
+    "transformer": TransformerConfig,
+    "vit": ViTConfig,
+    "convnet": ConvNetConfig,
+    "torchvision": TorchvisionConfig,
+}
 """Model kinds by name: frozen configs with `build()`."""
 
 __all__ = [
     "MODELS",
+    "ConvNet",
+    "ConvNetConfig",
     "Counts",
     "Tap",
+    "TorchvisionConfig",
+    "TorchvisionNet",
     "Transformer",
     "TransformerConfig",
+    "ViT",
+    "ViTConfig",
     "at_size",
     "count",
     "count_module",
+    "has_ladder",
     "size_of",
 ]

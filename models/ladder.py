@@ -1,79 +1,176 @@
-"""One dial: size -> config, with parameter, FLOP and byte counts.
+"""One dial: size -> config, with parameter, FLOP and byte counts; a ladder for each model kind."""
 
-N, the model scale of every plot, leaves out embedding and head (Kaplan et al. 2020; source A).
-"""
-
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeVar
 
-from torch import nn
-
+from models.convnet import ConvNetConfig
+from models.counts import BYTES_PER_PARAMETER, Counts, count_traced
+from models.torchvision_nets import TorchvisionConfig
 from models.transformer import TransformerConfig
+from models.vit import ViTConfig
 
-BYTES_PER_PARAMETER = 16
-"""fp32 weight, gradient and AdamW's two moments."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """What one model costs."""
-
-    n_params: int
-    """N: parameters without embedding and head."""
-    n_params_total: int
-    """All parameters."""
-    flops_per_token: float
-    """Floating-point operations of one training step per token: forward plus twice that back."""
-    state_bytes: int
-    """Bytes of weights, gradients and AdamW moments in fp32 (activations not included)."""
+Config = TypeVar("Config")
 
 
-def at_size(config: TransformerConfig, size: int) -> TransformerConfig:
-    """Returns the config at a rung of the width ladder: width = size, depth and head_dim kept.
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """How one kind of config goes up and down in size."""
 
-    Raises ValueError where the size is no multiple of head_dim.
+    dial: str
+    """What a size is, in words."""
+    at_size: Callable[[Any, int], Any]
+    """The config at a size."""
+    size_of: Callable[[Any], int]
+    """The size of a config; the inverse of at_size."""
+    count: Callable[[Any], Counts]
+    """Counts from the config alone."""
+
+
+def has_ladder(config: object) -> bool:
+    """Returns whether `at_size` and `count` know this kind of config."""
+    return _find(config) is not None
+
+
+def at_size(config: Config, size: int) -> Config:
+    """Returns the config at a rung of its ladder, all else kept.
+
+    The dial is the width; for torchvision's models the width multiplier in percent. Raises
+    ValueError where there is no such rung (naming the nearest) or no ladder.
     """
-    return replace(config, width=size)
+    return _ladder(config).at_size(config, size)
 
 
 def size_of(config: object) -> int:
-    """Returns the rung a config stands on: its `width`, or 0 for a model that has no such dial."""
-    return int(getattr(config, "width", 0))
+    """Returns the rung a config stands on; without a ladder its `width`, or 0 if it has none."""
+    ladder = _find(config)
+    return ladder.size_of(config) if ladder else int(getattr(config, "width", 0))
 
 
-def count(config: TransformerConfig) -> Counts:
-    """Returns the counts of a decoder LM, from the formula alone (nothing is built).
+def count(config: object) -> Counts:
+    """Returns the counts of a config with a ladder; no memory is taken for the model."""
+    return _ladder(config).count(config)
 
-    N = 12 D^2 L + (2 L + 1) D, and 2 K L more with qk-layernorm. FLOPs of a forward pass per token:
-    2 for each weight of a matrix product (N without gains, and the head), and 4 T D a layer for the
-    two attention products over the full context T; a training step is three forward passes.
+
+def _count_transformer(config: TransformerConfig) -> Counts:
+    """N = 12 D^2 L + (2 L + 1) D (13 D^2 L with SwiGLU), and 2 K L more with qk-layernorm.
+
+    FLOPs of a forward pass per token: 2 for each weight of a matrix product (N without gains, and
+    the head), and 4 T D a layer for the two attention products over the full context T; a training
+    step is three forward passes.
     """
-    width, depth = config.width, config.depth
-    matrices = 12 * width**2 * depth
-    gains = (2 * depth + 1) * width + (2 * config.head_dim * depth if config.qk_norm else 0)
-    head = width * config.vocab_size
-    attention = 4 * config.max_positions * width * depth
-    total = matrices + gains + 2 * head
-    return Counts(
+    matrices, gains = _block_parameters(config)
+    head = config.width * config.vocab_size
+    attention = 4 * config.max_positions * config.width * config.depth
+    return _counts(
         n_params=matrices + gains,
-        n_params_total=total,
-        flops_per_token=3.0 * (2 * (matrices + head) + attention),
-        state_bytes=BYTES_PER_PARAMETER * total,
+        outside=2 * head,
+        flops_per_token=3 * (2 * (matrices + head) + attention),
     )
 
 
-def count_module(module: nn.Module) -> Counts:
-    """Returns the counts of any module, by convention: embeddings are `nn.Embedding`, the head is
-    the child named `head`; FLOPs are 6 per counted parameter and token, head included.
+def _count_vit(config: ViTConfig) -> Counts:
+    """N as the LM's: blocks and final norm. Over T patches of C P^2 numbers, a forward pass of an
+    image costs 2 T (12 D^2 L) + 4 T^2 D L in the blocks, 2 D classes in the head (after the mean)
+    and 2 T C P^2 D in the patch embedding, which is passed twice instead of three times.
     """
-    total = sum(p.numel() for p in module.parameters())
-    embedding = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Embedding))
-    head_module = getattr(module, "head", None)
-    is_module = isinstance(head_module, nn.Module)
-    head = sum(p.numel() for p in head_module.parameters()) if is_module else 0
-    n_params = total - embedding - head
+    matrices, gains = _block_parameters(config)
+    patches, head = config.patches, config.width * config.classes
+    patch_embedding = config.channels * config.patch_size**2 * config.width
+    attention = 4 * patches**2 * config.width * config.depth
+    return _counts(
+        n_params=matrices + gains,
+        outside=patch_embedding + patches * config.width + head,
+        flops_per_token=3 * (2 * (patches * matrices + head) + attention)
+        + 2 * 2 * patches * patch_embedding,
+    )
+
+
+def _block_parameters(config: TransformerConfig | ViTConfig) -> tuple[int, int]:
+    """Weights of the blocks' matrices, and the gains of all norms."""
+    width, depth = config.width, config.depth
+    per_head = 2 * config.head_dim * depth if config.qk_norm else 0
+    gated = isinstance(config, TransformerConfig) and config.mlp == "swiglu"
+    return (13 if gated else 12) * width**2 * depth, (2 * depth + 1) * width + per_head
+
+
+def _count_convnet(config: ConvNetConfig) -> Counts:
+    """N = (378 n - 80) w^2 + (28 n + 2) w for n blocks a stage: two 3x3 convolutions and two norms
+    (gain and bias) a block, two 1x1 convolutions where the width doubles, and the final norm.
+    FLOPs: 2 for each weight and pixel that comes out; the stem is passed twice, the rest three
+    times.
+    """
+    side = config.image_size
+    n_params, flops = 0, 2 * 2 * side**2 * 9 * config.channels * config.width
+    for inputs, outputs, stride in config.plan:
+        side = -(-side // stride)
+        shortcut = inputs * outputs if stride > 1 else 0
+        weights = 9 * (inputs + outputs) * outputs + shortcut
+        n_params += weights + 2 * (inputs + outputs)
+        flops += 3 * 2 * side**2 * weights
+    last = config.plan[-1][1]
+    return _counts(
+        n_params=n_params + 2 * last,
+        outside=9 * config.channels * config.width + last * config.classes,
+        flops_per_token=flops + 3 * 2 * last * config.classes,
+    )
+
+
+@lru_cache(maxsize=256)
+def _count_torchvision(config: TorchvisionConfig) -> Counts:
+    # The recipe is torchvision's: read it off the model instead of writing it down again.
+    return count_traced(config)
+
+
+def _counts(*, n_params: int, outside: int, flops_per_token: float) -> Counts:
+    total = n_params + outside
     return Counts(
         n_params=n_params,
         n_params_total=total,
-        flops_per_token=6.0 * (n_params + head),
+        flops_per_token=float(flops_per_token),
         state_bytes=BYTES_PER_PARAMETER * total,
     )
+
+
+def _at_width(config: Any, size: int) -> Any:
+    return replace(config, width=size)
+
+
+def _width(config: Any) -> int:
+    return config.width
+
+
+def _at_percent(config: TorchvisionConfig, size: int) -> TorchvisionConfig:
+    return replace(config, width_multiplier=size / 100)
+
+
+def _percent(config: TorchvisionConfig) -> int:
+    return config.percent
+
+
+LADDERS: dict[type, Ladder] = {
+    TransformerConfig: Ladder("width", _at_width, _width, _count_transformer),
+    ViTConfig: Ladder("width", _at_width, _width, _count_vit),
+    ConvNetConfig: Ladder("width", _at_width, _width, _count_convnet),
+    TorchvisionConfig: Ladder(
+        "width multiplier in percent", _at_percent, _percent, _count_torchvision
+    ),
+}
+"""Ladders by the type of config."""
+
+
+def _find(config: object) -> Ladder | None:
+    """The ladder of a config's class or of the nearest class it is derived from."""
+    return next((LADDERS[cls] for cls in type(config).__mro__ if cls in LADDERS), None)
+
+
+def _ladder(config: object) -> Ladder:
+    ladder = _find(config)
+    if ladder is None:
+        known = ", ".join(cls.__name__ for cls in LADDERS)
+        raise ValueError(
+            f"model must be of a kind with a ladder ({known}), got {type(config).__name__}; "
+            f"set its own fields."
+        )
+    return ladder
