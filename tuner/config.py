@@ -11,7 +11,9 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from models import TransformerConfig
+from models.quantize import Quantization
 from tuner.data import Data
+from tuner.image_data import ImageData
 from tuner.override import dotted, near, override
 
 __all__ = [
@@ -134,9 +136,9 @@ class Run:
     steps: int = 200
     """Optimizer updates."""
     batch_size: int = 8
-    """Sequences an update sees."""
+    """Sequences or images an update sees."""
     micro_batch_size: int = 8
-    """Sequences a forward pass sees; gradients add up to batch_size, which it divides."""
+    """Sequences or images a forward pass sees; gradients add up to batch_size, which it divides."""
     eval_every: int = 50
     """Steps between validations (and reports to a scheduler); the first is at step 0."""
     telemetry_every: int = 10
@@ -147,14 +149,16 @@ class Run:
     """Taps that must be there, by kind; empty reads whatever taps the model has."""
     model: ModelConfig = field(default_factory=TransformerConfig)
     """Model: a frozen config with `build()`."""
-    data: Data = field(default_factory=Data)
-    """Where tokens come from."""
+    data: Data | ImageData = field(default_factory=Data)
+    """Where tokens or images come from."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """Update rule."""
     schedule: Schedule = field(default_factory=Schedule)
     """Learning rate over time."""
     loss: Loss = field(default_factory=Loss)
     """Auxiliary losses."""
+    quantization: Quantization = field(default_factory=Quantization)
+    """In which number format the model's layers compute."""
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -185,15 +189,17 @@ class Run:
         self._check_model_fits_data()
 
     def _check_types(self) -> None:
-        for name, part in (
-            ("data", Data),
-            ("optimizer", Optimizer),
-            ("schedule", Schedule),
-            ("loss", Loss),
+        for name, parts in (
+            ("data", (Data, ImageData)),
+            ("optimizer", (Optimizer,)),
+            ("schedule", (Schedule,)),
+            ("loss", (Loss,)),
+            ("quantization", (Quantization,)),
         ):
             value = getattr(self, name)
-            if not isinstance(value, part):
-                raise ValueError(f"{name} must be a {part.__name__}, got {value!r}.")
+            if not isinstance(value, parts):
+                names = " or ".join(part.__name__ for part in parts)
+                raise ValueError(f"{name} must be a {names}, got {value!r}.")
         model = self.model
         if isinstance(model, type):
             raise ValueError(f"model must be a config, got a class; write {model.__name__}().")
@@ -208,15 +214,45 @@ class Run:
             )
 
     def _check_model_fits_data(self) -> None:
-        positions = getattr(self.model, "max_positions", self.data.sequence_length)
-        if positions < self.data.sequence_length:
+        reads_images = hasattr(self.model, "image_size")
+        if isinstance(self.data, ImageData):
+            if hasattr(self.model, "vocab_size"):
+                raise ValueError(
+                    f"model must read images for data.name={self.data.name}, got "
+                    f"{type(self.model).__name__}, which reads tokens; use a preset like vit-tiny."
+                )
+            self._check_image_fits(self.data)
+        elif reads_images:
+            raise ValueError(
+                f"data must be images for {type(self.model).__name__}, got the tokens of "
+                f"data.name={self.data.name}; set data.name=digits, say."
+            )
+        else:
+            self._check_tokens_fit(self.data)
+
+    def _check_image_fits(self, data: ImageData) -> None:
+        for name, needed in (
+            ("image_size", data.side),
+            ("channels", data.channels),
+            ("classes", data.classes),
+        ):
+            value = getattr(self.model, name, needed)
+            if value != needed:
+                raise ValueError(
+                    f"model.{name} must be {needed} for data.name={data.name}, got {value}; "
+                    f"set model.{name}={needed}."
+                )
+
+    def _check_tokens_fit(self, data: Data) -> None:
+        positions = getattr(self.model, "max_positions", data.sequence_length)
+        if positions < data.sequence_length:
             raise ValueError(
                 f"model.max_positions must be at least data.sequence_length, got {positions} and "
-                f"{self.data.sequence_length}; set both."
+                f"{data.sequence_length}; set both."
             )
-        vocabulary = getattr(self.model, "vocab_size", self.data.vocab_size)
-        if vocabulary < self.data.vocab_size:
+        vocabulary = getattr(self.model, "vocab_size", data.vocab_size)
+        if vocabulary < data.vocab_size:
             raise ValueError(
                 f"model.vocab_size must be at least data.vocab_size, got {vocabulary} and "
-                f"{self.data.vocab_size}; set both."
+                f"{data.vocab_size}; set both."
             )

@@ -37,6 +37,11 @@ class Data:
     validation_sequences: int = 128
     """Fixed validation windows of sequence_length tokens."""
 
+    @property
+    def predictions(self) -> int:
+        """Positions of the loss in one sample: one a token."""
+        return self.sequence_length
+
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise ValueError(f"data.name must be one of {', '.join(NAMES)}, got {self.name!r}.")
@@ -68,8 +73,9 @@ class Corpus:
     """Tokens, shape (n_validation,)."""
     sha256: str
     """Hash of all tokens and of the split: equal hashes, equal batches."""
-    unigram_entropy: float
-    """Cross-entropy of the training unigram model on the validation split, in nats a token."""
+    reference_loss: float
+    """Unigram entropy: cross-entropy of the training split's token frequencies on the validation
+    split, in nats a token."""
 
 
 class TokenStream:

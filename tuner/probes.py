@@ -7,13 +7,16 @@ A probe reads taps only while one batch passes, so the other steps pay nothing. 
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from models import Tap
+from models.levels import TritFlips, quantization_statistics
+from models.levels import watching as watching_grids
+from models.quantized_layers import quantized_layers
 from tuner.optim import AdamW, FlatParameters
 
 POSITION_STRIDE = 4
@@ -32,7 +35,9 @@ class Probes:
                 f"{', '.join(missing)}; add models.Tap({missing[0]!r}) where the tensor is, or "
                 f"take it out of probes."
             )
-        self.flat = flat
+        self.model, self.flat = model, flat
+        self.quantized = bool(quantized_layers(model))
+        self.flips = TritFlips()
         self.kinds = [_kind(name) for name in flat.names]
         self.counts = _by_kind(self.kinds, [float(n) for n in flat.sizes])
         self._readings: dict[str, list[Tensor]] = defaultdict(list)
@@ -44,7 +49,8 @@ class Probes:
         for tap in self.taps:
             tap.watch = self._read
         try:
-            yield
+            with watching_grids(self.model) if self.quantized else nullcontext():
+                yield
         finally:
             for tap in self.taps:
                 tap.watch = None
@@ -59,6 +65,8 @@ class Probes:
         if layers:
             columns["max_attention_logit"] = _worst(layers)
             columns["attention_entropy"] = sum(columns.pop(c) for c in entropies) / len(entropies)
+        if self.quantized:
+            columns |= quantization_statistics(self.model) | self.flips.read(self.model)
         return columns
 
     def gradients(self) -> dict[str, float]:

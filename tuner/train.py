@@ -16,12 +16,15 @@ from typing import Any
 
 import torch
 
+from models.placement import quantize
+from models.quantized_layers import refresh
 from tuner.config import Run
-from tuner.data import TokenStream
+from tuner.image_data import ImageData
 from tuner.losses import cross_entropy, z_loss
 from tuner.optim import AdamW, FlatParameters
 from tuner.outcome import Outcome, objective
 from tuner.probes import Probes
+from tuner.streams import open_stream
 
 Sink = Callable[[int, Mapping[str, float]], None]
 """Receives (step, metrics); every value is a finite number."""
@@ -61,9 +64,12 @@ class Training:
         self.run, self.sink = run, sink
         self.device = pick_device(device)
         self.on_gpu = self.device.type == "cuda"
-        self.stream = TokenStream(run.data, batch_size=run.batch_size)
+        self.stream = open_stream(run.data, batch_size=run.batch_size)
         torch.manual_seed(run.seed)
-        self.model = run.model.build().to(self.device)
+        self.model = run.model.build()
+        self.quantized = quantize(self.model, run.quantization)
+        """Names of the layers that compute in another number format, or have a norm for it."""
+        self.model.to(self.device)
         self.flat = FlatParameters(self.model)
         self.optimizer = AdamW(self.flat, run.optimizer, run.schedule, run.steps)
         self.probes = Probes(self.model, self.flat, run.probes)
@@ -114,7 +120,7 @@ class Training:
             final_val_loss=self.val_loss,
             seconds=time.perf_counter() - self._clock,
             data_sha256=self.stream.corpus.sha256,
-            reference_loss=self.stream.corpus.unigram_entropy,
+            reference_loss=self.stream.corpus.reference_loss,
         )
 
     def _is_validation(self, step: int) -> bool:
@@ -141,10 +147,11 @@ class Training:
 
     def _forward_backward(self, step: int) -> float:
         """Accumulates the gradients of batch `step`; returns its mean cross-entropy in nats."""
-        inputs_BT, targets_BT = self.stream.batch(self.run.seed, step)
+        inputs_B, targets_B = self.stream.batch(self.run.seed, step)
+        self._refresh_grids()
         parts = self.run.batch_size // self.run.micro_batch_size
         total = 0.0
-        for inputs, targets in zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+        for inputs, targets in zip(inputs_B.chunk(parts), targets_B.chunk(parts), strict=True):
             logits = self._logits(inputs)
             loss = cross_entropy(logits, targets.to(self.device))
             total += float(loss.detach())
@@ -153,6 +160,11 @@ class Training:
             (loss / parts if parts > 1 else loss).backward()
         return total / parts
 
+    def _refresh_grids(self) -> None:
+        """Puts the weights as they are on their grids, for all forward passes until they change."""
+        if self.quantized:
+            refresh(self.model, self.run.quantization.strength_at(self.step, self.run.steps))
+
     def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
         autocast = self.run.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16) if autocast else nullcontext():
@@ -160,19 +172,24 @@ class Training:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Puts the mean cross-entropy of the fixed validation windows into the waiting row."""
-        inputs_ST, targets_ST = self.stream.validation
+        """Puts the mean cross-entropy of the fixed validation samples into the waiting row.
+
+        For images the share that is classified rightly, too.
+        """
+        inputs, targets = self.stream.validation
         # About 2,048 tokens at a time: large enough for speed, small enough for the cache.
-        at_once = max(self.run.micro_batch_size, 2048 // self.run.data.sequence_length)
+        at_once = max(self.run.micro_batch_size, min(256, 2048 // self.run.data.predictions))
         self.model.eval()
-        total = 0.0
-        for inputs, targets in zip(
-            inputs_ST.split(at_once), targets_ST.split(at_once), strict=True
-        ):
-            loss = cross_entropy(self._logits(inputs), targets.to(self.device))
-            total += float(loss) * len(inputs)
+        self._refresh_grids()
+        loss, right = 0.0, 0
+        for some, answers in zip(inputs.split(at_once), targets.split(at_once), strict=True):
+            logits, answers = self._logits(some), answers.to(self.device)
+            loss += float(cross_entropy(logits, answers)) * len(some)
+            right += int((logits.argmax(-1) == answers).sum())
         self.model.train()
-        self._row["val_loss"] = total / len(inputs_ST)
+        self._row["val_loss"] = loss / len(inputs)
+        if isinstance(self.run.data, ImageData):
+            self._row["val_accuracy"] = right / len(inputs)
         if self._diverged(self._row):
             return
         self.val_loss = self._row["val_loss"]
@@ -202,7 +219,7 @@ class Training:
         return ""
 
     def _send(self, row: dict[str, float]) -> None:
-        tokens = self.run.batch_size * self.run.data.sequence_length * self.step
+        tokens = self.run.batch_size * self.run.data.predictions * self.step
         seconds = time.perf_counter() - self._clock
         self.sink(self.step, {**row, "tokens_seen": tokens, "seconds": round(seconds, 6)})
         self._row = {}
@@ -222,6 +239,7 @@ class Training:
             "data_sha256": self.stream.corpus.sha256,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "levels": self.probes.flips.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.on_gpu else None,
         }
@@ -250,6 +268,7 @@ class Training:
         self.seconds = state["seconds"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.probes.flips.load_state_dict(state["levels"])
         torch.set_rng_state(state["random"].cpu())
         if self.on_gpu and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)

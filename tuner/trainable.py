@@ -138,7 +138,7 @@ class RunTrainable(tune.Trainable):
             "val_loss": training.val_loss if training else None,
             "train_seconds": training.seconds if training else 0.0,
             "data_sha256": training.stream.corpus.sha256 if training else "",
-            "reference_loss": training.stream.corpus.unigram_entropy if training else None,
+            "reference_loss": training.stream.corpus.reference_loss if training else None,
             "opened": self._opened,
             "outcome": outcome.record(self._trial.run_id) if outcome else None,
             "done": outcome is not None,

@@ -84,7 +84,7 @@ def test_the_standard_library_is_real_text_without_its_tests():
     assert 5e6 < size < 3e7
     assert 0.02 < len(corpus.validation) / size < 0.1
     # Bytes of English and Python: log 256 is 5.5 nats.
-    assert 2.5 < corpus.unigram_entropy < 4
+    assert 2.5 < corpus.reference_loss < 4
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "int64"])
@@ -130,4 +130,4 @@ def test_unigram_entropy_is_the_cross_entropy_of_training_counts_plus_one(tmp_pa
     counts = Counter(corpus.train.tolist())
     size = max(counts) + 1
     nats = [-math.log((counts[b] + 1) / (len(corpus.train) + size)) for b in corpus.validation]
-    assert corpus.unigram_entropy == pytest.approx(sum(nats) / len(nats), rel=1e-9)
+    assert corpus.reference_loss == pytest.approx(sum(nats) / len(nats), rel=1e-9)
