@@ -32,7 +32,7 @@ from record import Record
 
 from search_spaces import SPACES
 from tuner.config import Run
-from tuner.plan import plan
+from tuner.plan import Plan
 from tuner.resolve import resolve
 from tuner.rundir import read_json
 from tuner.sweep import sweep
@@ -174,7 +174,7 @@ def main() -> int:
     report_start(record, trials, steps)
     same = {**space, "model.size": tune.grid_search([arguments.peer_size])}
     ours = our_sweep(same, steps)
-    theirs = peer_sweep(plan(same, preset="lm-tiny", overrides={"steps": steps}))
+    theirs = peer_sweep(Plan(same, overrides={"steps": steps}).runs())
     for name, side in (("ours", ours), ("Ray Tune function", theirs)):
         record.say(
             f"{name}: {len(side)} trials, wall {wall(side):.2f} s, training "

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.transformer import TransformerConfig
 from tuner.config import Run, override
-from tuner.data import load_corpus
+from tuner.data import Data, load_corpus
 from tuner.resolve import resolve
 from tuner.train import Training
 
@@ -102,6 +102,7 @@ def peer_step(run: Run, *, rotary: bool) -> Callable[[], None]:
     adam = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
+    assert isinstance(run.data, Data)
     text, length = load_corpus(run.data).train, run.data.sequence_length
 
     def update() -> None:
@@ -186,7 +187,7 @@ def main() -> int:
         ms = {name: median(values) for name, values in times.items()}
         ratio, rotary = (paired(times[name], times["ours"]) for name in ("learned", "rotary"))
         share = paired(times["ours"], times["silent"]) - 1
-        rate = run.batch_size * run.data.sequence_length / ms["ours"] * 1e3
+        rate = run.batch_size * run.data.predictions / ms["ours"] * 1e3
         record.say(
             f"{size:4d}  {ms['ours']:7.3f}  {ms['learned']:10.3f}  {ms['rotary']:9.3f}  "
             f"{rate:13,.0f}  {ratio:9.3f}  {rotary:8.3f}  {share:9.2%}"

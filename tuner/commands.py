@@ -2,64 +2,37 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import analysis
 from analysis.run_files import read_json
-from models import at_size, count
-from models.transformer import TransformerConfig
+from models import MODELS, at_size, count, has_ladder
 from search_spaces import SPACES
 from tuner.config import Run
 from tuner.data import NAMES as DATASETS
 from tuner.execution import Execution
+from tuner.image_data import SOURCES
 from tuner.interventions import INTERVENTIONS
+from tuner.journal import read_sweep
 from tuner.mlflow_tracker import sync, view_hint
-from tuner.plan import check_dropped, named_space, narrow, plan
+from tuner.plan import Plan, label_runs
 from tuner.presets import PRESETS
-from tuner.resolve import parse_assignments, parse_grids
+from tuner.quantizers import ABOUT as QUANTIZERS_ABOUT
+from tuner.quantizers import QUANTIZERS
 from tuner.rundir import cost, describe, from_config
-from tuner.sweep import SweepResult, label_runs, read_sweep, resume, sweep
+from tuner.sweep import SweepResult, resume, sweep_plan
 
 
 def sweep_command(
-    space: str,
-    *,
-    out: Path,
-    preset: str,
-    sizes: Iterable[int],
-    grids: Iterable[str],
-    drop: Iterable[str],
-    interventions: Iterable[str],
-    overrides: Iterable[str],
-    search: str,
-    num_samples: int,
-    seeds: int,
-    seed: int,
-    execution: Execution,
-    dry_run: bool,
-    command: str,
+    plan: Plan, *, out: Path, execution: Execution, dry_run: bool, command: str
 ) -> int:
-    """Runs (or only costs) a sweep and prints its table; returns the exit code."""
-    changes = parse_assignments(overrides)
-    space_domains = named_space(space)
-    check_dropped(space_domains, drop)
-    fixed = {*changes, *drop}
-    domains = narrow(space_domains, sizes=sizes, grids=parse_grids(grids), fixed=fixed)
-    settings: dict[str, Any] = {
-        "preset": preset,
-        "search": search,
-        "num_samples": num_samples,
-        "seeds": seeds,
-        "seed": seed,
-        "interventions": tuple(interventions),
-        "overrides": changes,
-    }
+    """Runs (or only costs) a plan and prints its table; returns the exit code."""
     if dry_run:
-        return _print_plan(plan(domains, **settings))
-    print(f"foretune sweep {space} -> {out}", flush=True)
-    result = sweep(domains, out=out, execution=execution, name=space, command=command, **settings)
-    return _finish(result)
+        return _print_plan(plan.runs())
+    print(f"foretune sweep {plan.name} -> {out}", flush=True)
+    return _finish(sweep_plan(plan, out=out, execution=execution, command=command))
 
 
 def _print_plan(runs: list[Run]) -> int:
@@ -80,7 +53,7 @@ def resume_command(directory: Path, *, address: str) -> int:
     """Continues a sweep and prints its table; returns the exit code."""
     execution = Execution(**read_sweep(directory)["execution"])
     if address:
-        execution = Execution(**{**read_sweep(directory)["execution"], "address": address})
+        execution = replace(execution, address=address)
     return _finish(resume(directory, execution=execution))
 
 
@@ -199,7 +172,7 @@ def _params_at(directory: Path, size: int) -> int:
         raise ValueError(f"DIR must hold runs, got none in {directory}.")
     facts = min(map(read_json, run_files), key=lambda f: (f["size"], f["n_params"]))
     model = from_config(facts["config"]).model
-    if not isinstance(model, TransformerConfig):
+    if not has_ladder(model):
         raise ValueError(
             f"--size needs a model with a ladder, got {type(model).__name__}; "
             f"use analysis.predict with n_params."
@@ -220,13 +193,16 @@ def list_command(what: str) -> int:
         "presets": dict(PRESETS),
         "spaces": dict(SPACES),
         "interventions": dict(INTERVENTIONS),
-        "models": {"transformer": TransformerConfig},
-        "datasets": {name: None for name in DATASETS},
+        "quantizers": dict(QUANTIZERS),
+        "models": dict(MODELS),
+        "datasets": {name: None for name in (*DATASETS, *SOURCES)},
     }
     about = {
         "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
         "text": "A local file, or all files of a folder, as bytes: data.path.",
         "tokens": "A memory-mapped token file, .npy or .bin (uint16): data.path, data.vocab_size.",
+        **{name: source.about for name, source in SOURCES.items()},
+        **QUANTIZERS_ABOUT,
     }
     for name, thing in families[what].items():
         doc = about.get(name) or (thing.__doc__ or "").strip().split("\n\n")[0]

@@ -5,11 +5,13 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from ray.exceptions import RayError
@@ -17,6 +19,7 @@ from ray.job_submission import JobSubmissionClient
 
 from tuner.cluster import shipped
 from tuner.head import ANSWER_S, authentication, restore_environment, set_environment
+from tuner.provenance import COMMIT_VARIABLE, commit
 
 DASHBOARD = "http://127.0.0.1:8265"
 STOPPED = 130
@@ -25,7 +28,11 @@ STOP_WAIT_S = 60
 """Seconds a stopped job has to write its outcomes before it is killed."""
 ON_CLUSTER = ("sweep", "resume")
 """Commands that take --address."""
-POLL_S = 0.5
+POLL_S = 1.0
+LOST_S = 120.0
+"""Seconds without an answer after which a job that is followed counts as lost."""
+LOG_END_S = 10.0
+"""Seconds within which the rest of the log comes once a job has ended."""
 
 
 def submit(command: list[str], *, address: str = "", working_dir: Path, wait: bool = True) -> int:
@@ -38,14 +45,17 @@ def submit(command: list[str], *, address: str = "", working_dir: Path, wait: bo
         working_dir: the checkout to ship.
         wait: whether to stream its output until it ends; otherwise 0 once it is accepted.
 
+    The job learns the checkout's commit by the variable FORETUNE_COMMIT, for its `sweep.json`.
     Raises ValueError, in a sentence, where the dashboard can't be reached or the command would
     write into the job's temporary copy of the checkout.
     """
     url = _url(address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD)
     entrypoint = _entrypoint(command)
     runtime_env = shipped(working_dir, whole=True)
-    # SIGTERM is Ray's default and leaves 3 s; SIGINT ends a sweep cleanly.
     runtime_env["env_vars"] = {
+        # The copy of the checkout has no .git.
+        COMMIT_VARIABLE: commit(working_dir),
+        # SIGTERM is Ray's default and leaves 3 s; SIGINT ends a sweep cleanly.
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
@@ -93,9 +103,7 @@ def _entrypoint(command: list[str]) -> str:
 
 def _check_absolute(words: list[str]) -> None:
     """ValueError where results would go to the job's copy of the checkout, which Ray deletes."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    named = [after for word, after in pairs if word == "--out"]
-    named += [word.removeprefix("--out=") for word in words if word.startswith("--out=")]
+    named = _values(words, "--out")
     if words[0] == "resume":
         named += [word for word in words[1:2] if not word.startswith("-")]
     for path in named:
@@ -104,6 +112,30 @@ def _check_absolute(words: list[str]) -> None:
                 f"The directory of a job must be an absolute path that all nodes share, got "
                 f"{path!r}; write it like /shared/sweeps/{Path(path).name or 'first'}."
             )
+    for uri in _values(words, "--tracking-uri"):
+        if uri and _is_relative_store(uri):
+            raise ValueError(
+                f"--tracking-uri of a job must name a server or an absolute path that all nodes "
+                f"share, got {uri!r}; write it like http://HOST:5000 or "
+                f"sqlite:////shared/mlflow.db."
+            )
+
+
+def _values(words: list[str], option: str) -> list[str]:
+    """What a command gives an option, as --name VALUE or --name=VALUE, with - or _ in the name."""
+    values = []
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == option:
+            values.append(value if equals else after)
+    return values
+
+
+def _is_relative_store(uri: str) -> bool:
+    parts = urlsplit(uri)
+    if parts.scheme.partition("+")[0] == "sqlite":  # sqlite:///relative, sqlite:////absolute
+        return not parts.path.startswith("//")
+    return parts.scheme in ("", "file") and uri != "databricks" and not parts.path.startswith("/")
 
 
 def _url(address: str) -> str:
@@ -158,16 +190,12 @@ def _first_line(error: object) -> str:
 
 
 def _follow(client: Any, job: str) -> int:
-    async def stream() -> None:
-        async for text in client.tail_job_logs(job):
-            print(text, end="", flush=True)
-
-    try:
-        with _quiet():
-            asyncio.run(stream())
-    except (OSError, RuntimeError) as error:
-        print(f"The log of {job} is cut off ({error}); waiting for its end.", file=sys.stderr)
+    # In a thread: a Ctrl-C that asyncio turns into a cancellation can be lost inside of the client
+    # (seen once on a busy machine), one that interrupts the polling below can't.
+    log = threading.Thread(target=_print_log, args=(client, job), daemon=True)
+    log.start()
     info = _ended(client, job)
+    log.join(LOG_END_S)
     if info.status.value == "STOPPED":
         print(f"{job} was stopped.", file=sys.stderr)
         return STOPPED
@@ -179,10 +207,34 @@ def _follow(client: Any, job: str) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _print_log(client: Any, job: str) -> None:
+    async def stream() -> None:
+        async for text in client.tail_job_logs(job):
+            print(text, end="", flush=True)
+
+    try:
+        with _quiet():
+            asyncio.run(stream())
+    except (OSError, RuntimeError) as error:
+        print(f"The log of {job} is cut off ({error}); waiting for its end.", file=sys.stderr)
+
+
 def _ended(client: Any, job: str) -> Any:
-    while not (info := client.get_job_info(job)).status.is_terminal():
+    """Waits for the end of a job; a dashboard that is away for a while is asked again."""
+    answered = time.monotonic()
+    while True:
+        try:
+            info = client.get_job_info(job)
+            answered = time.monotonic()
+            if info.status.is_terminal():
+                return info
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - answered > LOST_S:
+                raise ValueError(
+                    f"The dashboard must answer while {job} runs, got nothing for {LOST_S:g} s "
+                    f"({_first_line(error)}); the job goes on without us: ray job status {job}."
+                ) from None
         time.sleep(POLL_S)
-    return info
 
 
 @contextmanager

@@ -1,20 +1,27 @@
-"""One order of resolution: preset, ladder size, interventions from left to right, overrides."""
+"""One order of resolution: preset, ladder size, quantizer, interventions from left to right,
+overrides."""
 
 import ast
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from models import at_size
-from models.transformer import TransformerConfig
-from tuner.config import Run, near, override
+from models import at_size, has_ladder
+from models.quantize import Quantization
+from tuner.config import Run, dotted, near, override
 from tuner.interventions import INTERVENTIONS
 from tuner.presets import PRESETS
+from tuner.quantizers import QUANTIZERS
 
 SIZE = "model.size"
 """Key of the ladder's dial in a space or an override; for transformers it sets the width."""
+QUANTIZER = "quantizer"
+"""Key in a space or an override that sets all of `quantization` by a quantizer's name."""
+DIALS = (SIZE, SIZE.rpartition(".")[2])
+"""What a misspelt size may stand for."""
 
 
 def resolve(
@@ -25,7 +32,8 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
 ) -> Run:
     """Returns the complete run. An override of `steps` moves the preset's warm-up (5 %) and
-    validations with it; one of `model.size` is the ladder's dial.
+    validations with it; one of `model.size` is the ladder's dial, one of `quantizer` the name of a
+    complete quantization.
 
     Raises ValueError for unknown names (with the nearest one) and values that break a rule.
     """
@@ -33,12 +41,14 @@ def resolve(
     run = _preset(preset, changes)
     size = changes.pop(SIZE, size)
     if size is not None:
-        if not isinstance(run.model, TransformerConfig):
+        if not has_ladder(run.model):
             raise ValueError(
                 f"{SIZE} needs a model with a ladder, got {type(run.model).__name__}; sweep one of "
                 f"its own fields."
             )
         run = override(run, {"model": at_size(run.model, _whole(size))})
+    if QUANTIZER in changes:
+        run = override(run, {"quantization": _quantization(changes.pop(QUANTIZER))})
     for name in interventions:
         if name not in INTERVENTIONS:
             raise ValueError(
@@ -46,7 +56,32 @@ def resolve(
                 f"{near(name, INTERVENTIONS)}"
             )
         run = INTERVENTIONS[name](run)
+    _check_dial(run, changes)
     return override(run, changes)
+
+
+def _quantization(name: Any) -> Quantization:
+    if name not in QUANTIZERS:
+        raise ValueError(
+            f"{QUANTIZER} must be one of {', '.join(QUANTIZERS)}, got {name!r}."
+            f"{near(str(name), QUANTIZERS)}"
+        )
+    return QUANTIZERS[name]
+
+
+def _check_dial(run: Run, changes: Mapping[str, Any]) -> None:
+    """ValueError for the dial misspelt: it is no field, so `override` would name another one."""
+    if not has_ladder(run.model):
+        return  # No ladder, no dial.
+    known = dotted(run)
+    for path in changes:
+        is_field = any(name == path or name.startswith(f"{path}.") for name in known)
+        near_to = get_close_matches(path, [*known, *DIALS], n=1, cutoff=0.5)
+        if not is_field and near_to and near_to[0] in DIALS:
+            raise ValueError(
+                f"There is no field {path}. Did you mean {SIZE}, the ladder's dial? It is --sizes "
+                f"of a sweep and --size of a run."
+            )
 
 
 def _whole(size: Any) -> int:

@@ -13,9 +13,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
-from models import MODELS, count, count_module, size_of
-from models.transformer import TransformerConfig
+from models import MODELS, count, count_module, has_ladder, size_of
+from models.storage import FP32_BYTES, weight_bytes
 from tuner.config import Run
+from tuner.data import Data
+from tuner.image_data import SOURCES, ImageData
 
 FORMAT = 1
 
@@ -60,6 +62,8 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
         value = config[f.name]
         if f.name == "model" and target is Run:
             values["model"] = from_config(value, _model_class(value["kind"]))
+        elif f.name == "data" and target is Run:
+            values["data"] = from_config(value, ImageData if value["name"] in SOURCES else Data)
         elif isinstance(value, Mapping):
             values[f.name] = from_config(value, cast("type", types[f.name]))
         else:
@@ -98,10 +102,7 @@ def run_id(run: Run) -> str:
 
 def describe(run: Run) -> dict[str, Any]:
     """Returns the content of `run.json`: id, config, rung, counts."""
-    if isinstance(run.model, TransformerConfig):
-        counts = count(run.model)
-    else:
-        counts = count_module(run.model.build())
+    counts = count(run.model) if has_ladder(run.model) else count_module(run.model.build())
     return {
         "format": FORMAT,
         "run_id": run_id(run),
@@ -109,7 +110,10 @@ def describe(run: Run) -> dict[str, Any]:
         "size": size_of(run.model),
         "n_params": counts.n_params,
         "n_params_total": counts.n_params_total,
-        "tokens_per_step": run.batch_size * run.data.sequence_length,
+        "weight_bytes": weight_bytes(run.model, run.quantization)
+        if run.quantization.active
+        else FP32_BYTES * counts.n_params_total,
+        "tokens_per_step": run.batch_size * run.data.predictions,
         "flops_per_token": counts.flops_per_token,
     }
 

@@ -1,7 +1,8 @@
-"""Schedulers: Ray's own, one bracket per size, since models of different size must not compete."""
+"""Schedulers: Ray's own, one bracket per group of runs, since unlike models must not compete."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.experiment import Trial as RayTrial
@@ -15,40 +16,47 @@ SCHEDULERS = ("none", "asha")
 METRIC, TIME = "objective", "step"
 
 
-class BracketPerSize(FIFOScheduler):
-    """Gives each rung of the ladder a scheduler of its own and keeps the reason of each stop.
+class BracketPerGroup(FIFOScheduler):
+    """Gives each group of runs a scheduler of its own and keeps the reason of each stop.
 
-    History is replayed with `replay`, since Ray restores no scheduler after a crash.
+    Brackets know a trial by its run id, since Ray names it anew in every process. History is
+    replayed with `replay`, since Ray restores no scheduler after a crash.
     """
 
-    def __init__(self, name: str, make: Callable[[], TrialScheduler], *, sizes: Mapping[str, int]):
+    def __init__(
+        self, name: str, make: Callable[[], TrialScheduler], *, groups: Mapping[str, Hashable]
+    ):
+        """groups is {run id: group}, which a reason names as it prints: `size 32`."""
         super().__init__()
-        self._name, self._make, self._sizes = name, make, sizes
-        self._brackets: dict[int, TrialScheduler] = {}
+        self._name, self._make, self._groups = name, make, groups
+        self._brackets: dict[Hashable, TrialScheduler] = {}
         self.reasons: dict[str, str] = {}
 
-    def _bracket(self, trial: Any) -> TrialScheduler:
-        size = self._sizes[trial.config["run_id"]]
-        if size not in self._brackets:
-            self._brackets[size] = self._make()
-        return self._brackets[size]
+    def _place(self, run_id: str) -> tuple[TrialScheduler, Any]:
+        """The bracket of a run, and the run as a trial: brackets read its id alone."""
+        group = self._groups[run_id]
+        if group not in self._brackets:
+            self._brackets[group] = self._make()
+        return self._brackets[group], SimpleNamespace(trial_id=run_id)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The brackets know metric and mode from the start."""
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
-        """Enters the trial in its size's bracket."""
-        self._bracket(trial).on_trial_add(tune_controller, trial)
+        """Enters the trial in its group's bracket."""
+        bracket, entrant = self._place(trial.config["run_id"])
+        bracket.on_trial_add(tune_controller, entrant)
 
     def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
         """Asks the bracket; a stop is noted with its reason."""
-        decision = self._bracket(trial).on_trial_result(tune_controller, trial, result)
+        run_id = trial.config["run_id"]
+        bracket, entrant = self._place(run_id)
+        decision = bracket.on_trial_result(tune_controller, entrant, result)
         if decision == TrialScheduler.STOP:
-            run_id = trial.config["run_id"]
             self.reasons[run_id] = (
                 f"{self._name} at step {result[TIME]}: objective {result[METRIC]:.4g} was not "
-                f"among the best of size {self._sizes[run_id]}"
+                f"among the best of {self._groups[run_id]}"
             )
         return decision
 
@@ -56,22 +64,33 @@ class BracketPerSize(FIFOScheduler):
         self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]
     ) -> None:
         """Tells the bracket."""
-        self._bracket(trial).on_trial_complete(tune_controller, trial, result)
+        bracket, entrant = self._place(trial.config["run_id"])
+        bracket.on_trial_complete(tune_controller, entrant, result)
 
     def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
         """Tells the bracket."""
-        self._bracket(trial).on_trial_error(tune_controller, trial)
+        bracket, entrant = self._place(trial.config["run_id"])
+        bracket.on_trial_error(tune_controller, entrant)
 
     def on_trial_remove(self, tune_controller: Any, trial: RayTrial) -> None:
         """Tells the bracket."""
-        self._bracket(trial).on_trial_remove(tune_controller, trial)
+        bracket, entrant = self._place(trial.config["run_id"])
+        bracket.on_trial_remove(tune_controller, entrant)
 
-    def replay(self, trial: Any, results: Iterable[dict[str, Any]]) -> None:
-        """Shows the bracket the results of a trial that ran before this process."""
-        bracket = self._bracket(trial)
-        bracket.on_trial_add(None, trial)  # type: ignore[arg-type]
-        for result in results:
-            bracket.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+    def replay(
+        self, run_id: str, reports: Iterable[dict[str, Any]], end: dict[str, Any] | None = None
+    ) -> None:
+        """Shows the bracket what a run reported before this process, and its end if it had one.
+
+        A run without an end may go on as a trial: its rungs up to here hold it already.
+        """
+        bracket, entrant = self._place(run_id)
+        nobody: Any = None  # No Tune controller yet; Ray's ASHA never asks it.
+        bracket.on_trial_add(nobody, entrant)
+        for report in reports:
+            bracket.on_trial_result(nobody, entrant, report)
+        if end is not None:
+            bracket.on_trial_complete(nobody, entrant, end)
 
     def debug_string(self) -> str:
         """Name and brackets, for Ray's log."""
@@ -81,15 +100,15 @@ class BracketPerSize(FIFOScheduler):
 def make_scheduler(
     name: str,
     *,
-    sizes: Mapping[str, int],
+    groups: Mapping[str, Hashable],
     max_steps: int,
     grace_steps: int,
     reduction_factor: float,
-) -> BracketPerSize | None:
+) -> BracketPerGroup | None:
     """Returns the scheduler of a name, or None for `none` (first in, first out).
 
     asha: asynchronous successive halving (Li et al. 2020), rungs at grace_steps x
-    reduction_factor^k optimizer updates, a bracket for each of sizes (by run id). Raises
+    reduction_factor^k optimizer updates, a bracket for each of groups (by run id). Raises
     ValueError for values out of range.
     """
     if name not in SCHEDULERS:
@@ -102,7 +121,7 @@ def make_scheduler(
         )
     if not 1 < reduction_factor < math.inf:
         raise ValueError(f"reduction_factor must be above 1, got {reduction_factor:g}.")
-    return BracketPerSize(
+    return BracketPerGroup(
         "ASHA",
         lambda: AsyncHyperBandScheduler(
             time_attr=TIME,
@@ -112,5 +131,5 @@ def make_scheduler(
             grace_period=grace_steps,
             reduction_factor=reduction_factor,
         ),
-        sizes=sizes,
+        groups=groups,
     )

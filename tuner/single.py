@@ -8,6 +8,7 @@ import torch
 from tuner.outcome import Outcome
 from tuner.resolve import parse_assignments, resolve
 from tuner.rundir import MetricsFile, check_writable, describe, run_id, write_json
+from tuner.streams import open_stream
 from tuner.train import Training, checkpoint_step, pick_device
 
 
@@ -37,8 +38,9 @@ def train_one(
     checkpoint = directory / "checkpoint"
     step = checkpoint_step(checkpoint)
     restore = checkpoint if step is not None else None
-    check_writable(directory)
     pick_device(device)
+    open_stream(run.data, batch_size=run.batch_size)  # Both for their rules alone.
+    check_writable(directory)
     metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
     training = Training(run, metrics, device=device, restore=restore)
     facts = {**describe(run), "data_sha256": training.stream.corpus.sha256, "command": command}

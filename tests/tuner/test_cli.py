@@ -55,6 +55,8 @@ SWEEPS = {
     "--preset {tmp}/no_run_for_test_cli.py:MODEL": "no_run_for_test_cli.py:MODEL",
     "--preset {tmp}/broken_for_test_cli.py": "broken_for_test_cli.py",
     "--intervention qk-layernrm": "Did you mean qk-layernorm?",
+    "--sizes 16 --set model.size=32": "model.size must be given by one option, got --set and",
+    "--set model.sise=32": "Did you mean model.size, the ladder's dial? It is --sizes",
     "--drop optimizer.l": "--drop must name a field of the space",
     "--seeds 0": "seeds must be 1 or more, got 0",
     "--seed -1": "0",
@@ -72,8 +74,17 @@ def test_a_bad_sweep_is_one_sentence_before_anything_starts(capsys, names, optio
     assert err.count("\n") == 1
     assert SWEEPS[options] in err
     assert "Traceback" not in out + err
-    assert not (Path(names["out"]) / "sweep.json").exists()
-    assert not (Path(names["out"]) / "runs").exists()
+    assert not Path(names["out"]).exists()
+
+
+def test_a_refused_sweep_takes_the_folders_that_it_made_away_and_no_others(capsys, names):
+    (Path(names["tmp"]) / "mine").mkdir()
+    line = "sweep lr --out {tmp}/mine/a/b --address 127.0.0.1:1"
+    assert call(capsys, line, **names)[0] == 2
+    assert list((Path(names["tmp"]) / "mine").iterdir()) == []
+    line = "sweep lr --out {tmp}/mine --cpus-per-trial 4096"
+    assert call(capsys, line, **names)[0] == 2
+    assert (Path(names["tmp"]) / "mine").is_dir()
 
 
 def test_an_out_below_a_file_is_one_sentence(capsys, names):
@@ -119,6 +130,7 @@ def test_other_bad_commands_are_one_sentence(capsys, names, line, sentence):
     assert err.count("\n") == 1
     assert sentence in err
     assert "Traceback" not in out + err
+    assert not Path(names["out"]).exists()
 
 
 def test_a_threshold_that_is_a_word_is_named(capsys, names):

@@ -28,7 +28,7 @@ def interrupted(number, frame):
 signal.signal(signal.SIGINT, interrupted)
 print("arguments", sys.argv[1:], flush=True)
 if sys.argv[1] == "long":
-    time.sleep(600)
+    time.sleep(100)
 sys.exit(int(sys.argv[2]))
 """
 
@@ -36,7 +36,7 @@ DRIVER = """
 import os
 from pathlib import Path
 import ray
-from tuner import cluster
+from tuner import cluster, provenance
 
 def look_around():
     import tuner
@@ -47,9 +47,12 @@ connection = cluster.connect("auto", cpus_per_trial=0.5, gpus_per_trial=0, code_
 code, threads = ray.get(ray.remote(look_around).remote())
 same = Path(code).parents[1] == root
 print("slots", cluster.slots(connection, 0.5, 0), "threads", threads, "same", same, end=" ")
-print("local", connection.local)
+print("local", connection.local, "commit", provenance.commit())
 connection.close()
 """
+
+
+SWEEP = ("sweep", "lr", "--out", "/shared/first")
 
 
 def free_ports(count):
@@ -148,8 +151,18 @@ def test_a_driver_inside_of_a_job_joins_and_its_workers_import_the_same_copy(hea
     for package in PACKAGES:
         shutil.copytree(ROOT / package, checkout / package, dirs_exist_ok=True)
     (checkout / "tuner" / "__main__.py").write_text(DRIVER)
+    head_commit = committed(checkout)
     assert submit(["driver"], address=url, working_dir=checkout) == 0
-    assert "slots 4 threads 1 same True local False" in capfd.readouterr().out
+    assert f"slots 4 threads 1 same True local False commit {head_commit}" in capfd.readouterr().out
+
+
+def committed(root):
+    """Makes a folder a git checkout without changes; returns its commit as we write it."""
+    git = ["git", "-C", str(root), "-c", "user.name=test", "-c", "user.email=test@test"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *words], check=True)
+    rev = [*git, "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(rev, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_ctrl_c_stops_the_job_cleanly_and_says_so(head, checkout, capfd):
@@ -201,11 +214,24 @@ def test_a_dashboard_that_is_not_there_is_one_sentence(checkout):
         (["sweep", "lr", "--out", "first"], "absolute path that all nodes share, got 'first'"),
         (["sweep", "lr", "--out=first"], "write it like /shared/sweeps/first"),
         (["resume", "first"], "absolute path that all nodes share"),
+        ([*SWEEP, "--tracking-uri", "sqlite:///mlflow.db"], "write it like http://HOST:5000"),
+        ([*SWEEP, "--tracking_uri=sqlite:///a/mlflow.db"], "--tracking-uri of a job must name a"),
+        ([*SWEEP, "--tracking-uri=mlruns"], "absolute path that all nodes share, got 'mlruns'"),
+        ([*SWEEP, "--tracking-uri", "file:mlruns"], "--tracking-uri of a job must name a server"),
     ],
 )
 def test_a_command_that_would_lose_its_results_is_refused(checkout, command, sentence):
     with pytest.raises(ValueError, match=sentence):
         submit(command, working_dir=checkout)
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "http://host:5000", "databricks", "sqlite:////shared/mlflow.db", "file:///shared/m"]
+)
+def test_a_store_that_every_node_reaches_is_not_refused(checkout, uri):
+    # No dashboard answers there: the next thing that `submit` looks at.
+    with pytest.raises(ValueError, match="must be a running Ray dashboard"):
+        submit([*SWEEP, "--tracking-uri", uri], address="127.0.0.1:1", working_dir=checkout)
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):

@@ -34,6 +34,20 @@ def test_an_override_of_the_size_is_the_ladder_and_a_width_wins_over_it():
         resolve("lm-tiny", overrides={"model.size": 16.5})
 
 
+@pytest.mark.parametrize("path", ["model.sise", "model.sizes", "size", "sizes"])
+def test_a_misspelt_size_is_told_of_the_dial(path):
+    with pytest.raises(ValueError, match=rf"no field {path}\. .*model\.size.*--sizes.*--size of"):
+        resolve("lm-tiny", overrides={path: 32})
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"), [("batch_siz", "batch_size"), ("model.widht", "model.width")]
+)
+def test_other_misspelt_fields_are_told_of_theirs(path, nearest):
+    with pytest.raises(ValueError, match=rf"Did you mean {nearest}\?"):
+        resolve("lm-tiny", overrides={path: 32})
+
+
 def test_steps_move_warm_up_and_validations_with_them():
     assert resolve("lm-tiny", overrides={"steps": 400}) == lm_tiny(400)
     fixed = resolve("lm-tiny", overrides={"steps": 400, "eval_every": 7})

@@ -1,194 +1,102 @@
-"""A sweep that was killed or interrupted goes on to the bits of one that never was."""
+"""A command run again, or killed and resumed, gives the bits of the same command never killed."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-import torch
+from processes import (
+    checkpointed,
+    finish,
+    interrupt,
+    kill,
+    metrics,
+    outcomes,
+    start,
+    unfinished_with_checkpoint,
+    wait_for,
+)
 
-from tuner.rundir import from_config
-from tuner.sweep import resume, sweep
-from tuner.train import train
+from tuner.sweep import sweep
 
-ROOT = Path(__file__).parents[2]
-WAIT_S = 90.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads, address = torch.get_num_threads(), os.environ.pop("RAY_ADDRESS", None)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    if address is not None:
-        os.environ["RAY_ADDRESS"] = address
+SWEEP = (
+    "sweep", "lr", "--out", "sweep", "--sizes", "16", "--grid", "optimizer.lr=1e-2,3e-2",
+    "--checkpoint-seconds", "0",
+)  # fmt: skip
+TRAIN = ("train", "lm-tiny", "--size", "16", "--out", "sweep", "--device", "cpu")
+"""One of the sweep's runs: the preset has LR 1e-2 and no qk-layernorm."""
+STEPS = 400
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "os.txt"
-    path.write_bytes(Path(os.__file__).read_bytes()[:40_000])
-    return path
-
-
-def start(*words, text, size=16, steps=400):
-    """Starts a foretune command in a process group of its own."""
-    command = [
-        sys.executable, "-m", "tuner", *words, "--set", f"steps={steps}", "eval_every=10",
-        "data.name=text", f"data.path={text}", "data.validation_sequences=16",
-    ]  # fmt: skip
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=text.parent,
-    )  # fmt: skip
-
-
-def sweep_words(out):
+def settings(text):
     return (
-        "sweep", "lr", "--out", str(out), "--sizes", "16", "--grid", "optimizer.lr=1e-2,3e-2",
-        "--checkpoint-seconds", "0",
+        "--set", f"steps={STEPS}", "eval_every=10", "data.name=text", f"data.path={text}",
+        "data.validation_sequences=16",
     )  # fmt: skip
 
 
-def descendants(pid):
-    """Every process below one, by /proc."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, new = set(), {pid}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory, settings):
+    """The folder of a sweep by a command that nothing interrupted, in an empty one."""
+    cwd = tmp_path_factory.mktemp("baseline")
+    told = finish(start(*SWEEP, *settings, cwd=cwd))
+    for words in ("[4/4]", "4 trials: 4 finished", "LR sensitivity"):
+        assert words in told
+    assert len(metrics(cwd / "sweep")) == 4
+    return cwd / "sweep"
 
 
-def wait_for(condition, process):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
+def test_the_same_command_in_another_process_gives_the_same_bits(baseline, settings, tmp_path):
+    finish(start(*SWEEP, *settings, cwd=tmp_path))
+    assert metrics(tmp_path / "sweep") == metrics(baseline)
 
 
-def kill(process, signal_number):
-    """Signals the process group; returns what came out and who was below it."""
-    below = descendants(process.pid)
-    os.killpg(process.pid, signal_number)
-    out, _ = process.communicate(timeout=WAIT_S)
-    return out, below
-
-
-def end(pids):
-    """Ends what a killed driver of ours has left running."""
-    for pid in pids:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"ray" in command or b"tuner" in command:
-            os.kill(pid, signal.SIGKILL)
-
-
-def unfinished_with_checkpoint(out):
-    runs = out.glob("runs/*/checkpoint/state.pt")
-    return [p.parents[1] for p in runs if not (p.parents[1] / "outcome.json").exists()]
-
-
-def rows(path):
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    for row in found:
-        del row["seconds"]
-    return found
-
-
-def alone(run_dir):
-    """The rows of a run that nothing interrupted; test_sweep shows that Ray adds nothing."""
-    run = from_config(json.loads((run_dir / "run.json").read_text())["config"])
-    found = []
-    train(run, lambda step, row: found.append({"step": step, **row}), device="cpu")
-    for row in found:
-        del row["seconds"]
-    return found
-
-
-def check_complete(out, count=4):
-    run_dirs = sorted((out / "runs").iterdir())
-    assert len(run_dirs) == count
-    for run_dir in run_dirs:
-        outcome = json.loads((run_dir / "outcome.json").read_text())
-        assert (outcome["outcome"], outcome["step"]) == ("finished", 400)
-        assert rows(run_dir / "metrics.jsonl") == alone(run_dir)
-
-
-def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, text):
+def test_a_killed_sweep_goes_on_to_the_same_bits(baseline, settings, tmp_path):
     out = tmp_path / "sweep"
-    process = start(*sweep_words(out), text=text)
-    wait_for(
-        lambda: list(out.glob("runs/*/outcome.json")) and unfinished_with_checkpoint(out), process
-    )
-    _, below = kill(process, signal.SIGKILL)
-    try:
-        assert process.returncode == -signal.SIGKILL
-        ended = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("outcome.json")}
-        assert 1 <= len(ended) < 4
-        started = {p: checkpointed(p) for p in unfinished_with_checkpoint(out)}
-        result = resume(out)
-    finally:
-        end(below)
-    assert result.exit_code == 0
-    assert dict(result.outcomes) == {"finished": 4}
+    process = start(*SWEEP, *settings, cwd=tmp_path)
+    wait_for(lambda: outcomes(out) and unfinished_with_checkpoint(out), process)
+    kill(process)
+    ended = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("outcome.json")}
+    assert 1 <= len(ended) < 4
+    assert any(checkpointed(run_dir) > 0 for run_dir in unfinished_with_checkpoint(out))
+    assert "4 trials: 4 finished" in finish(start("resume", "sweep", cwd=tmp_path))
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in ended} == ended
-    assert any(step > 0 for step in started.values())
-    check_complete(out)
+    assert metrics(out) == metrics(baseline)
     assert not (out / ".ray").exists()
     assert (out / "trials.parquet").exists()
 
 
-def checkpointed(run_dir):
-    return torch.load(run_dir / "checkpoint" / "state.pt", weights_only=True)["step"]
-
-
-def test_an_interrupted_sweep_ends_with_130_and_goes_on_to_the_same_bits(tmp_path, text):
+def test_sigterm_and_ctrl_c_end_with_130_and_resume_finishes_to_the_same_bits(
+    baseline, settings, tmp_path
+):
     out = tmp_path / "sweep"
-    process = start(*sweep_words(out), text=text)
+    process = start(*SWEEP, *settings, cwd=tmp_path)
     wait_for(lambda: unfinished_with_checkpoint(out), process)
-    told, below = kill(process, signal.SIGINT)
-    try:
-        assert process.returncode == 130, told
-        assert f"continue with: foretune resume {out}" in told
-        assert "Traceback" not in told
-        assert "unfinished" in told
-        again = subprocess.run(
-            [sys.executable, "-m", "tuner", "resume", str(out)],
-            capture_output=True, text=True, timeout=WAIT_S, cwd=text.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-    finally:
-        end(below)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "4 trials: 4 finished" in again.stdout
-    check_complete(out)
+    told = interrupt(process, signal.SIGTERM)
+    assert f"continue with: foretune resume {out}" in told
+    assert "unfinished" in told
+    left = sum(checkpointed(run_dir) for run_dir in unfinished_with_checkpoint(out))
+    process = start("resume", "sweep", cwd=tmp_path)
+    wait_for(
+        lambda: outcomes(out) or sum(map(checkpointed, unfinished_with_checkpoint(out))) > left,
+        process,
+    )
+    assert f"continue with: foretune resume {out}" in interrupt(process, signal.SIGINT)
+    assert "4 trials: 4 finished" in finish(start("resume", "sweep", cwd=tmp_path))
+    assert metrics(out) == metrics(baseline)
+    assert [o["step"] for o in outcomes(out).values()] == [STEPS] * 4
     with pytest.raises(ValueError, match="--out must be a new directory"):
         sweep({"optimizer.lr": 0.1}, out=out)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_train_goes_on_to_the_same_bits(tmp_path, text, signal_number):
-    words = ("train", "lm-tiny", "--size", "16", "--out", str(tmp_path), "--device", "cpu")
-    process = start(*words, text=text)
-    wait_for(lambda: any(checkpointed(p) >= 20 for p in unfinished_with_checkpoint(tmp_path)),
-             process)  # fmt: skip
-    kill(process, signal_number)
-    assert process.returncode == (-9 if signal_number == signal.SIGKILL else 130)
-    again = start(*words, text=text)
-    told, _ = again.communicate(timeout=WAIT_S)
-    assert again.returncode == 0, told
-    check_complete(tmp_path, 1)
+@pytest.mark.parametrize("end", ["kill", "ctrl-c"])
+def test_a_killed_train_goes_on_to_the_bits_of_the_sweep(baseline, settings, tmp_path, end):
+    out = tmp_path / "sweep"
+    process = start(*TRAIN, *settings, cwd=tmp_path)
+    wait_for(lambda: any(checkpointed(p) >= 20 for p in unfinished_with_checkpoint(out)), process)
+    if end == "kill":
+        kill(process)
+    else:
+        interrupt(process, signal.SIGINT)
+    finish(start(*TRAIN, *settings, cwd=tmp_path))
+    (run_id,) = metrics(out)
+    assert metrics(out)[run_id] == metrics(baseline)[run_id]

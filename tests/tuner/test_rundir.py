@@ -11,8 +11,11 @@ import pytest
 from torch import nn
 
 from models import TransformerConfig
+from models.export import export_model
+from models.placement import quantize
 from tuner.config import PROBES, Data, Run, Schedule, override
-from tuner.presets import lm_tiny
+from tuner.presets import PRESETS, lm_tiny
+from tuner.resolve import resolve
 from tuner.rundir import (
     MetricsFile,
     cost,
@@ -41,6 +44,8 @@ CHANGES = {
     "model.vocab_size": 257,
     "model.max_positions": 65,
     "model.qk_norm": True,
+    "model.norm": "rmsnorm",
+    "model.mlp": "swiglu",
     "data.sequence_length": 63,
     "data.validation_sequences": 127,
     "optimizer.lr": 0.02,
@@ -54,6 +59,18 @@ CHANGES = {
     "schedule.warmup_steps": 9,
     "schedule.final_lr": 0.0,
     "loss.z_loss": 1e-4,
+    "quantization.format": "ternary",
+    "quantization.granularity": "row",
+    "quantization.group_size": 32,
+    "quantization.activations": "off",
+    "quantization.scale": "median",
+    "quantization.strength": 0.5,
+    "quantization.strength_warmup": 0.5,
+    "quantization.start": 0.25,
+    "quantization.norm": True,
+    "quantization.embedding": True,
+    "quantization.head": True,
+    "quantization.first_conv": True,
 }
 ONE_VALUE = {"optimizer.name", "data.name", "data.path", "data.vocab_size"}
 """Fields with one value, or that move together with others."""
@@ -235,3 +252,22 @@ def test_flushed_rows_are_there_for_readers_and_nan_is_refused(tmp_path):
         sink(1, {"loss": float("inf")})
     sink.close()
     assert rows(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5}]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_survives_the_round_trip_and_says_what_it_costs(preset):
+    run = resolve(preset, overrides={"quantizer": "ternary-median"})
+    assert through_json(run) == run
+    facts, plain = describe(run), describe(resolve(preset))
+    assert facts["n_params"] == plain["n_params"] > 0
+    assert facts["flops_per_token"] > 0
+    assert facts["tokens_per_step"] == run.batch_size * run.data.predictions
+    assert facts["weight_bytes"] < plain["weight_bytes"] == 4 * plain["n_params_total"]
+
+
+def test_the_bytes_of_ternary_weights_are_those_of_the_exported_file(tmp_path):
+    run = resolve("lm-tiny", size=32, overrides={"quantizer": "ternary-mean"})
+    model = run.model.build()
+    quantize(model, run.quantization)
+    size = export_model(tmp_path / "a.safetensors", model, run.model, run.quantization).size
+    assert describe(run)["weight_bytes"] == size.ternary_bytes + size.full_bytes

@@ -1,4 +1,4 @@
-"""ASHA in a bracket per size: the bad stop, the best never, sizes don't compete."""
+"""ASHA in a bracket per group: the bad stop, the best never, groups don't compete."""
 
 from types import SimpleNamespace
 
@@ -10,10 +10,10 @@ from tuner.schedulers import make_scheduler
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
-def asha(sizes, *, max_steps=20, grace_steps=5, reduction_factor=2.0):
+def asha(groups, *, max_steps=20, grace_steps=5, reduction_factor=2.0):
     return make_scheduler(
         "asha",
-        sizes=sizes,
+        groups=groups,
         max_steps=max_steps,
         grace_steps=grace_steps,
         reduction_factor=reduction_factor,
@@ -39,10 +39,10 @@ def run(scheduler, curves, steps=(5, 10, 15)):
 
 
 def test_the_worse_stop_and_the_best_of_each_size_never():
-    sizes = {f"{size}-{i}": size for size in (16, 32) for i in range(6)}
+    groups = {f"{size}-{i}": f"size {size}" for size in (16, 32) for i in range(6)}
     # Best first, so that each later one has someone to lose against; 32 is worse throughout.
-    curves = {name: [size / 8 + int(name[-1])] * 3 for name, size in sizes.items()}
-    scheduler = asha(sizes)
+    curves = {name: [int(name[:2]) / 8 + int(name[-1])] * 3 for name in groups}
+    scheduler = asha(groups)
     stopped = run(scheduler, curves)
     assert {"16-0", "32-0"}.isdisjoint(stopped)
     assert len([n for n in stopped if n.startswith("16")]) >= 3
@@ -54,8 +54,8 @@ def test_the_worse_stop_and_the_best_of_each_size_never():
 
 
 def test_a_large_bad_size_does_not_stop_because_a_small_one_is_good():
-    sizes = {"small": 16, "large": 64}
-    assert run(asha(sizes), {"small": [1.0] * 3, "large": [9.0] * 3}) == {}
+    groups = {"small": "size 16", "large": "size 64"}
+    assert run(asha(groups), {"small": [1.0] * 3, "large": [9.0] * 3}) == {}
     assert run(asha({"a": 16, "b": 16}), {"a": [1.0] * 3, "b": [9.0] * 3}) == {"b": 5}
 
 
@@ -72,16 +72,66 @@ def test_nobody_stops_before_the_grace_period():
     assert run(asha({"a": 16, "b": 16}, grace_steps=10), curves, steps=(5, 9)) == {}
 
 
+def test_a_group_is_any_key_and_is_named_as_it_prints():
+    groups = {"a": (16, "absmean"), "b": (16, "absmean"), "c": (16, "none")}
+    scheduler = asha(groups)
+    assert run(scheduler, {"a": [1.0] * 3, "b": [9.0] * 3, "c": [9.0] * 3}) == {"b": 5}
+    assert scheduler.reasons["b"].endswith("not among the best of (16, 'absmean')")
+
+
+def reports(value, *steps):
+    return [{"step": step, "objective": value} for step in steps]
+
+
 def test_a_replay_judges_as_if_the_sweep_had_never_been_cut():
-    sizes = dict.fromkeys("abc", 16)
-    whole = asha(sizes)
-    together = run(whole, {"a": [1.0] * 3, "b": [2.0] * 3, "c": [3.0] * 3})
-    cut = asha(sizes)
-    for name, value in (("a", 1.0), ("b", 2.0)):
-        results = [{"step": s, "objective": value} for s in (5, 10, 15)]
-        cut.replay(trial(name), results[: 1 if name in together else 3])
-    assert run(cut, {"c": [3.0] * 3}) == {"c": together["c"]}
-    assert "a" not in cut.reasons
+    groups = dict.fromkeys("abc", "size 16")
+    curves = {"a": [1.0] * 3, "b": [2.0] * 3, "c": [3.0] * 3}
+    stopped = run(asha(groups), curves)
+    assert stopped == {"b": 5, "c": 5}
+    cut = asha(groups)
+    cut.replay("a", reports(1.0, 5, 10, 15), end={"step": 20, "objective": 1.0})
+    cut.replay("b", reports(2.0, 5), end={"step": 5, "objective": 2.0})
+    assert run(cut, {"c": curves["c"]}) == {"c": 5}
+    assert set(cut.reasons) == {"c"}
+
+
+def rungs(scheduler, group="size 16"):
+    """{step: {run id: reward}} of Ray's own ASHA."""
+    (bracket,) = scheduler._brackets[group]._brackets
+    return {int(step): recorded for step, recorded in bracket._rungs}
+
+
+def resumed(scheduler, name, objective, steps):
+    """Goes on with a run as Ray does: a new trial id, reports after the checkpoint alone."""
+    again = SimpleNamespace(trial_id=f"ray-again-{name}", config={"run_id": name})
+    scheduler.on_trial_add(None, again)
+    for step in steps:
+        result = {"step": step, "objective": objective}
+        if scheduler.on_trial_result(None, again, result) == STOP:
+            return step
+    scheduler.on_trial_complete(None, again, {"step": 20, "objective": objective})
+    return None
+
+
+def test_a_run_that_goes_on_from_its_checkpoint_stands_once_in_every_rung():
+    groups = dict.fromkeys("abc", "size 16")
+    whole = asha(groups)
+    run(whole, {"a": [1.0] * 3, "b": [2.0] * 3})
+    whole.on_trial_complete(None, trial("a"), {"step": 20, "objective": 1.0})
+    cut = asha(groups)
+    cut.replay("b", reports(2.0, 5), end={"step": 5, "objective": 2.0})
+    cut.replay("a", reports(1.0, 5, 10))
+    assert rungs(cut) == {20: {}, 10: {"a": -1.0}, 5: {"a": -1.0, "b": -2.0}}
+    assert resumed(cut, "a", 1.0, [15]) is None
+    assert rungs(cut) == rungs(whole) == {20: {"a": -1.0}, 10: {"a": -1.0}, 5: rungs(whole)[5]}
+
+
+def test_a_run_that_waits_for_its_turn_judges_the_others_by_what_it_has_shown():
+    """The killed run's first rungs hold it before Ray has started it again."""
+    scheduler = asha(dict.fromkeys("ab", "size 16"))
+    scheduler.replay("a", reports(1.0, 5, 10))
+    assert run(scheduler, {"b": [9.0] * 3}) == {"b": 5}
+    assert resumed(scheduler, "a", 1.0, [15]) is None
 
 
 def test_completions_errors_and_removals_reach_the_bracket():
@@ -96,7 +146,7 @@ def test_completions_errors_and_removals_reach_the_bracket():
 
 
 def test_none_is_no_scheduler():
-    none = make_scheduler("none", sizes={}, max_steps=1, grace_steps=9, reduction_factor=0)
+    none = make_scheduler("none", groups={}, max_steps=1, grace_steps=9, reduction_factor=0)
     assert none is None
 
 
@@ -116,4 +166,4 @@ def test_bad_settings_are_sentences(change, sentence):
 
 def test_an_unknown_name_is_a_sentence():
     with pytest.raises(ValueError, match="scheduler must be one of none, asha, got 'ahsa'"):
-        make_scheduler("ahsa", sizes={}, max_steps=1, grace_steps=1, reduction_factor=2)
+        make_scheduler("ahsa", groups={}, max_steps=1, grace_steps=1, reduction_factor=2)

@@ -3,9 +3,8 @@
 import json
 import math
 import os
+import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from ray.cluster_utils import Cluster
 from models import TransformerConfig
 from tuner.config import Schedule, override
 from tuner.execution import Execution
-from tuner.plan import plan
+from tuner.mlflow_tracker import sync
+from tuner.plan import Plan, describe_space
 from tuner.presets import lm_tiny
 from tuner.rundir import run_id
 from tuner.sweep import sweep
 from tuner.train import train
 
-ROOT = Path(__file__).parents[2]
 SPACE = {
     "optimizer.lr": tune.grid_search([1e-2, 3e-2]),
     "model.qk_norm": tune.grid_search([False, True]),
@@ -117,7 +116,7 @@ def mlflow_statuses(directory):
 def test_a_sweep_finishes_with_complete_records(local, overrides):
     assert local.exit_code == 0
     assert dict(local.outcomes) == {"finished": 4}
-    planned = {run_id(run) for run in plan(SPACE, preset="lm-tiny", overrides=overrides)}
+    planned = {run_id(run) for run in Plan(SPACE, overrides=overrides).runs()}
     for name in planned:
         run_dir = local.directory / "runs" / name
         assert json.loads((run_dir / "run.json").read_text())["run_id"] == name
@@ -145,32 +144,21 @@ def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
     assert children == {"FINISHED": 4}
 
 
+def test_ctrl_c_after_a_sweep_is_pythons_again(local):
+    # Tune leaves a handler that swallows the first one.
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
 def test_every_run_of_a_sweep_equals_plain_training_bit_for_bit(local, overrides):
     swept = rows(local.directory)
-    for run in plan(SPACE, preset="lm-tiny", overrides=overrides):
+    for run in Plan(SPACE, overrides=overrides).runs():
         alone = []
         train(run, lambda step, row, to=alone: to.append({"step": step, **row}), device="cpu")
         for row in alone:
             del row["seconds"]
         assert swept[run_id(run)] == alone
-
-
-def test_the_same_sweep_by_command_elsewhere_gives_the_same_bits(local, overrides, tmp_path):
-    command = [
-        sys.executable, "-m", "tuner", "sweep", "lr", "--out", str(tmp_path / "again"),
-        "--sizes", "16", "--grid", "optimizer.lr=1e-2,3e-2", "--max-concurrent", "1",
-        *(word for path, value in overrides.items() for word in ("--set", f"{path}={value}")),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "4 trials: 4 finished" in done.stdout
-    assert "LR sensitivity" in done.stdout
-    assert "Traceback" not in done.stderr
-    assert "[4/4]" in done.stdout
-    assert rows(tmp_path / "again") == rows(local.directory)
 
 
 def test_two_nodes_give_the_bits_of_one(local, overrides, tmp_path, monkeypatch):
@@ -249,6 +237,7 @@ def test_asha_stops_the_bad_and_never_the_best_of_a_size(planted):
 
 
 def test_diverged_and_stopped_runs_are_closed_in_mlflow(planted):
+    assert sync(planted.directory) == ""  # What a busy machine left over, or nothing.
     parents, children = mlflow_statuses(planted.directory)
     assert sum(children.values()) == 28
     assert "RUNNING" not in parents + children
@@ -272,6 +261,7 @@ def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, ove
         assert (outcome["step"], outcome["tensor"], outcome["value"]) == (6, "loss", "nan")
         assert math.isfinite(outcome["objective"])
         assert outcome["final_val_loss"] is not None
+    assert sync(result.directory) == ""
     parents, children = mlflow_statuses(result.directory)
     assert "RUNNING" not in parents + children
     assert sum(children.values()) == 2
@@ -279,9 +269,7 @@ def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, ove
 
 def test_model_configs_in_a_space_are_written_down(overrides):
     """Plans with whole models as values can be told as JSON before Ray starts."""
-    from tuner.plan import describe_space
-
     space = {"model": tune.grid_search([TransformerConfig(width=16), TransformerConfig(width=32)])}
     base = override(lm_tiny(20), {"schedule": Schedule(warmup_steps=1)})
-    assert len(plan(space, preset=base)) == 2
+    assert len(Plan(space, preset=base).runs()) == 2
     json.dumps(describe_space(space))

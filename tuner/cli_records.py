@@ -1,0 +1,95 @@
+"""Commands that read records: their arguments, and what they are called with.
+
+They import what they need themselves, so that `--help` and `list` answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+
+def collect(directory: Positional[str], /) -> int:
+    """Rebuilds trials.parquet and telemetry.parquet from the runs of a sweep.
+
+    Args:
+        directory: the sweep's directory.
+    """
+    from tuner.commands import collect_command
+
+    return collect_command(Path(directory))
+
+
+def report(
+    directory: Positional[str],
+    /,
+    *,
+    checks: Annotated[tuple[str, ...], arg(name="check", metavar="PREDICTION.json:DIR")] = (),
+) -> int:
+    """Writes DIR/report/index.html with figures and tables, and prints the verdict.
+
+    Args:
+        directory: the sweep's directory.
+        checks: predictions to hold against sweeps at the size that they speak of.
+    """
+    from tuner.commands import report_command
+
+    return report_command(Path(directory), checks=checks)
+
+
+def predict(
+    directory: Positional[str],
+    /,
+    *,
+    size: int,
+    lr: float | None = None,
+    threshold: str = "100",
+    level: float = 0.9,
+    json: bool = False,
+    save: str = "",
+) -> int:
+    """The critical LR at a size never run, with interval and horizon; stable or not at an LR.
+
+    Args:
+        directory: the sweep's directory.
+        size: rung of the ladder to predict; for transformers the width.
+        lr: learning rate to judge at that size.
+        threshold: largest attention logit that counts as danger (a number, in nats), or auto to
+            calibrate it on the sweep's own runs.
+        level: coverage of the interval, 0 to 1.
+        json: print JSON instead of sentences.
+        save: also write the JSON to this new file (a frozen prediction for `report --check`).
+    """
+    from tuner.commands import predict_command
+
+    return predict_command(
+        Path(directory), size=size, lr=lr, threshold=threshold, level=level, json=json, save=save
+    )
+
+
+def sync(directory: Positional[str], /, *, tracking_uri: str = "") -> int:
+    """Sends to MLflow what it has not received yet (after its server was away).
+
+    Args:
+        directory: the sweep's directory.
+        tracking_uri: MLflow store; empty is the one the sweep used.
+    """
+    from tuner.commands import sync_command
+
+    return sync_command(Path(directory), tracking_uri=tracking_uri)
+
+
+def list_names(
+    what: Positional[
+        Literal["presets", "spaces", "interventions", "quantizers", "models", "datasets"]
+    ],
+    /,
+) -> int:
+    """What there is, one line each.
+
+    Args:
+        what: which names.
+    """
+    from tuner.commands import list_command
+
+    return list_command(what)

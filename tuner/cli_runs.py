@@ -1,0 +1,158 @@
+"""Commands that train: their arguments, and what they are called with.
+
+They import what they need themselves, so that `--help` answers at once.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from tuner.resolve import parse_assignments, parse_grids
+
+Assignments = Annotated[tuple[str, ...], arg(name="set", metavar="FIELD=VALUE")]
+Interventions = Annotated[tuple[str, ...], arg(name="intervention", metavar="NAME")]
+
+
+def train(
+    preset: Positional[str],
+    /,
+    *,
+    out: str,
+    interventions: Interventions = (),
+    overrides: Assignments = (),
+    size: int | None = None,
+    device: str = "auto",
+    threads: int = 1,
+) -> int:
+    """One run, without Ray: writes OUT/runs/<id>/ and prints progress.
+
+    A run that is already there goes on from its checkpoint; a finished one is refused.
+
+    Args:
+        preset: name of a preset (`foretune list presets`) or FILE.py:NAME.
+        out: directory for the run's records.
+        interventions: named changes, applied from left to right (`foretune list interventions`).
+        overrides: fields to set, like optimizer.lr=1e-3 (steps and warm-up in updates, batch_size
+            in sequences, data.sequence_length in tokens).
+        size: rung of the ladder; for transformers the width.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads.
+    """
+    from tuner.single import train_one
+
+    return train_one(
+        preset,
+        out=Path(out),
+        interventions=interventions,
+        overrides=overrides,
+        size=size,
+        device=device,
+        threads=threads,
+        command=_command(),
+    )
+
+
+def sweep(
+    space: Positional[str],
+    /,
+    *,
+    out: str,
+    preset: str = "lm-tiny",
+    sizes: tuple[int, ...] = (),
+    grids: Annotated[tuple[str, ...], arg(name="grid", metavar="FIELD=V1,V2")] = (),
+    drop: Annotated[tuple[str, ...], arg(metavar="FIELD")] = (),
+    interventions: Interventions = (),
+    overrides: Assignments = (),
+    search: Literal["grid", "random"] = "grid",
+    num_samples: int = 1,
+    seeds: int = 1,
+    seed: int = 0,
+    scheduler: Literal["none", "asha"] = "none",
+    grace_steps: int = 0,
+    reduction_factor: float = 2.0,
+    max_concurrent: int = 0,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
+    checkpoint_seconds: float = 10.0,
+    address: str = "",
+    tracking_uri: str = "",
+    experiment: str = "foretune",
+    dry_run: bool = False,
+) -> int:
+    """A sweep on Ray Tune: prints live progress, ends with the LR-sensitivity table.
+
+    Args:
+        space: name of a search space (`foretune list spaces`) or FILE.py[:NAME].
+        out: new directory for the sweep's records, on a file system that every node sees.
+        preset: name of a preset (`foretune list presets`) or FILE.py:NAME.
+        sizes: rungs of the ladder instead of the space's own; for transformers the width.
+        grids: values to try for a field, like optimizer.lr=1e-3,1e-2.
+        drop: fields of the space to leave as the preset has them.
+        interventions: named changes to every run (`foretune list interventions`).
+        overrides: fields to set in every run, like steps=400.
+        search: grid tries all combinations; random draws num-samples.
+        num_samples: draws (for grid: repetitions of each combination).
+        seeds: seeds of every combination, from `seed` on.
+        seed: first seed, and the seed of random draws.
+        scheduler: none runs every trial to its end; asha stops the worse ones of each size early.
+        grace_steps: updates before asha may stop a trial; 0 means the first validation.
+        reduction_factor: asha keeps one in this many at each rung.
+        max_concurrent: trials at once; 0 means as many as fit.
+        cpus_per_trial: CPUs, and threads, of a trial.
+        gpus_per_trial: GPUs of a trial; 0 trains on the CPU.
+        checkpoint_seconds: least seconds between a trial's checkpoints.
+        address: Ray cluster to join, auto or HOST:PORT; empty starts one on this machine.
+        tracking_uri: MLflow store; empty is mlflow.db in OUT.
+        experiment: MLflow experiment.
+        dry_run: only print the trials and what they cost.
+    """
+    from tuner.commands import sweep_command
+    from tuner.execution import Execution
+    from tuner.plan import Plan, named_space, narrow
+
+    fixed, new = parse_assignments(overrides), parse_grids(grids)
+    plan = Plan(
+        narrow(named_space(space), sizes=sizes, grids=new, drop=drop, fixed=fixed),
+        name=space,
+        preset=preset,
+        search=search,
+        num_samples=num_samples,
+        seeds=seeds,
+        seed=seed,
+        interventions=interventions,
+        overrides=fixed,
+    )
+    execution = Execution(
+        scheduler=scheduler,
+        grace_steps=grace_steps,
+        reduction_factor=reduction_factor,
+        max_concurrent=max_concurrent,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        checkpoint_seconds=checkpoint_seconds,
+        address=address,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+    )
+    return sweep_command(
+        plan, out=Path(out), execution=execution, dry_run=dry_run, command=_command()
+    )
+
+
+def resume(directory: Positional[str], /, *, address: str = "") -> int:
+    """Continues an interrupted sweep: trials with an outcome are kept, the rest go on.
+
+    Args:
+        directory: the sweep's directory.
+        address: Ray cluster to join instead of the sweep's own, auto or HOST:PORT.
+    """
+    from tuner.commands import resume_command
+
+    return resume_command(Path(directory), address=address)
+
+
+def _command() -> str:
+    return shlex.join(["foretune", *sys.argv[1:]])

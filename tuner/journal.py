@@ -1,0 +1,149 @@
+"""The journal of a sweep: its directory, written before the first trial, read again by `resume`.
+
+A run with `run.json` and no `outcome.json` is unfinished; see `tuner.rundir` for single files.
+"""
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.run_files import read_metrics
+from tuner.config import Run
+from tuner.outcome import objective
+from tuner.rundir import check_writable, describe, from_config, read_json, run_id, write_json
+from tuner.streams import load_source
+from tuner.train import CHECKPOINT_FILE
+
+
+def check_new(directory: Path) -> None:
+    """Raises ValueError where a directory holds a sweep."""
+    # os.path: a folder that may not be looked into is left for `check_writable` to name.
+    if any(os.path.exists(directory / name) for name in ("sweep.json", "runs")):
+        raise ValueError(
+            f"--out must be a new directory, got {directory}, which holds a sweep; continue it "
+            f"with 'foretune resume {directory}' or name another."
+        )
+
+
+@contextmanager
+def new_folder(directory: Path) -> Iterator[None]:
+    """Makes a directory; if the block raises while it is empty, takes it away again.
+
+    Raises ValueError where it can't be written.
+    """
+    made = [path for path in (directory, *directory.parents) if not os.path.exists(path)]
+    try:
+        check_writable(directory)
+        yield
+    except BaseException:
+        with suppress(OSError):  # The first that isn't empty stays, and with it those around it.
+            for path in made:
+                path.rmdir()
+        raise
+
+
+def write_down(directory: Path, runs: list[Run], facts: Mapping[str, Any]) -> None:
+    """Writes every run.json, then sweep.json, into a new directory.
+
+    Raises ValueError where it holds another sweep.
+    """
+    check_new(directory)
+    hashes = {run.data: load_source(run.data).sha256 for run in runs}
+    for run in runs:
+        facts_of_run = {**describe(run), "data_sha256": hashes[run.data]}
+        write_json(directory / "runs" / run_id(run) / "run.json", facts_of_run)
+    write_json(directory / "sweep.json", {**facts, "trials": len(runs)})
+
+
+def read_sweep(directory: Path) -> dict[str, Any]:
+    """Returns `sweep.json`; ValueError where there is none."""
+    path = directory / "sweep.json"
+    if not path.is_file():
+        raise ValueError(f"DIR must hold a sweep, got {directory} without sweep.json.")
+    return read_json(path)
+
+
+def read_runs(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the run.json of runs without an outcome and of those with one, `run` added to each.
+
+    Raises ValueError where a run is not the one that its folder is named after, or its text has
+    changed.
+    """
+    waiting, ended = [], []
+    for path in sorted((directory / "runs").glob("*/run.json")):
+        facts = read_json(path)
+        run = from_config(facts["config"])
+        if run_id(run) != facts["run_id"] or facts["run_id"] != path.parent.name:
+            raise ValueError(
+                f"{path} must hold the run that its folder is named after, got another config; "
+                f"restore it."
+            )
+        if load_source(run.data).sha256 != facts["data_sha256"]:
+            raise ValueError(
+                f"The text of {run.data.name} must be the one that the sweep began with, got "
+                f"another (a different Python or a changed file); restore it or start a new sweep."
+            )
+        facts["run"] = run
+        (ended if (path.parent / "outcome.json").exists() else waiting).append(facts)
+    return waiting, ended
+
+
+def count_outcomes(directory: Path) -> dict[str, int]:
+    """Returns how many runs of a sweep ended how; `unfinished` counts those without an outcome."""
+    counts: dict[str, int] = {}
+    for run_dir in sorted((directory / "runs").iterdir()):
+        path = run_dir / "outcome.json"
+        name = read_json(path)["outcome"] if path.exists() else "unfinished"
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Returns what a scheduler heard of a run and won't hear again: its reports, and its end.
+
+    A run without an outcome has no end, and its reports are those up to its checkpoint: it goes on
+    from there, and the later ones come again.
+    """
+    losses = {
+        row["step"]: row["val_loss"]
+        for row in read_metrics(run_dir / "metrics.jsonl")
+        if "val_loss" in row
+    }
+    end = None
+    if (run_dir / "outcome.json").exists():
+        outcome = read_json(run_dir / "outcome.json")
+        end = {"step": outcome["step"], "objective": outcome["objective"]}
+        # A run that finishes reports its last validation as its end.
+        last = outcome["step"] - (outcome["outcome"] == "finished")
+    else:
+        last, loss = _checkpointed(run_dir / "checkpoint" / CHECKPOINT_FILE)
+        if loss is not None:  # Its row is written with the next update, which a kill prevents.
+            losses[last] = loss
+    at_init = losses.get(0)
+    reports = [
+        {"step": step, "objective": objective(at_init, loss)}
+        for step, loss in losses.items()
+        if 0 < step <= last
+    ]
+    return reports, end
+
+
+def _checkpointed(path: Path) -> tuple[int, float | None]:
+    """Step of a checkpoint, and the validation loss at that step; 0 and none without one."""
+    if not path.is_file():
+        return 0, None
+    try:
+        # mmap leaves the weights on disk.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["step"]), state["row"].get("val_loss")
+    except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{path} must be a checkpoint, got a damaged file ({type(error).__name__}: {reason}); "
+            f"remove it to train its run from the start."
+        ) from error
