@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from tuner.cli_records import collect, list_names, predict, report, sync
-from tuner.cli_runs import resume, sweep, train
+from tuner.cli_runs import reproduce, resume, sweep, train
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 
@@ -52,6 +52,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "predict": predict,
     "sync": sync,
+    "reproduce": reproduce,
     "submit": _submit([]),
     "list": list_names,
 }

@@ -29,7 +29,8 @@ def train(
 ) -> int:
     """One run, without Ray: writes OUT/runs/<id>/ and prints progress.
 
-    A run that is already there goes on from its checkpoint; a finished one is refused.
+    A run that is already there goes on from its checkpoint; a finished one is refused. Once it has
+    finished, its weights are in checkpoint/model.pt, for `foretune export`.
 
     Args:
         preset: name of a preset (`foretune list presets`) or FILE.py:NAME.
@@ -77,6 +78,7 @@ def sweep(
     cpus_per_trial: float = 1.0,
     gpus_per_trial: float = 0.0,
     checkpoint_seconds: float = 10.0,
+    keep_models: bool = False,
     address: str = "",
     tracking_uri: str = "",
     experiment: str = "foretune",
@@ -104,6 +106,8 @@ def sweep(
         cpus_per_trial: CPUs, and threads, of a trial.
         gpus_per_trial: GPUs of a trial; 0 trains on the CPU.
         checkpoint_seconds: least seconds between a trial's checkpoints.
+        keep_models: keep the final weights of finished runs, for `foretune export`; costs 4 bytes a
+            parameter and run.
         address: Ray cluster to join, auto or HOST:PORT; empty starts one on this machine.
         tracking_uri: MLflow store; empty is mlflow.db in OUT.
         experiment: MLflow experiment.
@@ -133,6 +137,7 @@ def sweep(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
         checkpoint_seconds=checkpoint_seconds,
+        keep_models=keep_models,
         address=address,
         tracking_uri=tracking_uri,
         experiment=experiment,
@@ -156,3 +161,57 @@ def resume(directory: Positional[str], /, *, address: str = "") -> int:
 
 def _command() -> str:
     return shlex.join(["foretune", *sys.argv[1:]])
+
+
+def reproduce(
+    figure: Positional[str],
+    /,
+    *,
+    out: str,
+    scale: Literal["tiny", "small", "paper"] = "tiny",
+    seeds: int = 3,
+    overrides: Assignments = (),
+    max_concurrent: int = 0,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
+    address: str = "",
+    tracking_uri: str = "",
+    dry_run: bool = False,
+) -> int:
+    """Runs the sweeps of a figure or claim of a source, prints its verdicts, draws it.
+
+    Sweeps in OUT go on where they stopped, so the same command continues an interrupted one.
+
+    Args:
+        figure: what to reproduce (`foretune list figures`).
+        out: directory for sweeps, tables and figures.
+        scale: tiny takes minutes on two CPU cores; small wants a GPU; paper is the source's own
+            setting where it is public.
+        seeds: seeds of every combination.
+        overrides: fields to set in every run, like steps=600.
+        max_concurrent: trials at once; 0 means as many as fit.
+        cpus_per_trial: CPUs, and threads, of a trial.
+        gpus_per_trial: GPUs of a trial; 0 trains on the CPU.
+        address: Ray cluster to join, auto or HOST:PORT; empty starts one on this machine.
+        tracking_uri: MLflow store; empty is mlflow.db in each sweep's directory.
+        dry_run: only print the trials and what they cost.
+    """
+    from tuner.execution import Execution
+    from tuner.reproduce import reproduce as run
+
+    return run(
+        figure,
+        out=Path(out),
+        scale=scale,
+        seeds=seeds,
+        overrides=parse_assignments(overrides),
+        execution=Execution(
+            max_concurrent=max_concurrent,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            address=address,
+            tracking_uri=tracking_uri,
+        ),
+        dry_run=dry_run,
+        command=_command(),
+    )

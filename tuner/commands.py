@@ -21,6 +21,7 @@ from tuner.plan import Plan, label_runs
 from tuner.presets import PRESETS
 from tuner.quantizers import ABOUT as QUANTIZERS_ABOUT
 from tuner.quantizers import QUANTIZERS
+from tuner.reproductions import REPRODUCTIONS
 from tuner.rundir import cost, describe, from_config
 from tuner.sweep import SweepResult, resume, sweep_plan
 
@@ -196,6 +197,7 @@ def list_command(what: str) -> int:
         "quantizers": dict(QUANTIZERS),
         "models": dict(MODELS),
         "datasets": {name: None for name in (*DATASETS, *SOURCES)},
+        "figures": dict(REPRODUCTIONS),
     }
     about = {
         "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
@@ -203,8 +205,9 @@ def list_command(what: str) -> int:
         "tokens": "A memory-mapped token file, .npy or .bin (uint16): data.path, data.vocab_size.",
         **{name: source.about for name, source in SOURCES.items()},
         **QUANTIZERS_ABOUT,
+        **{name: figure.question for name, figure in REPRODUCTIONS.items()},
     }
     for name, thing in families[what].items():
         doc = about.get(name) or (thing.__doc__ or "").strip().split("\n\n")[0]
-        print(f"{name:16} {' '.join(doc.split())}")
+        print(f"{name:20} {' '.join(doc.split())}")
     return 0

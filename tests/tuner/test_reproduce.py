@@ -1,0 +1,55 @@
+"""A reproduction runs its sweeps, judges them, and goes on where it stopped."""
+
+import pandas as pd
+import pytest
+
+from tuner.reproduce import reproduce
+from tuner.reproductions import REPRODUCTIONS
+
+SHORT = {
+    "steps": 6,
+    "eval_every": 3,
+    "schedule.warmup_steps": 1,
+    "data.name": "text",
+    "data.validation_sequences": 8,
+    "model.size": 16,
+}
+
+
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_every_reproduction_can_be_planned_at_each_of_its_scales(name, capsys):
+    for scale in REPRODUCTIONS[name].parts:
+        assert reproduce(name, out=None, scale=scale, seeds=1, dry_run=True) == 0
+    assert "FLOP" in capsys.readouterr().out
+
+
+def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_path, capfd):
+    changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
+    call = {"out": tmp_path, "seeds": 2, "overrides": changes, "command": "the command"}
+    assert reproduce("ternary-decay", **call) == 0
+    first = capfd.readouterr().out
+    assert "40/40" in first
+    assert "can't tell" in first or "holds" in first or "does not hold" in first
+    claims = pd.read_csv(tmp_path / "lm_claims.csv")
+    assert {"best decay", "less sensitive to decay"} <= set(claims["name"])
+    assert (tmp_path / "lm.png").stat().st_size > 10_000
+    assert len(pd.read_csv(tmp_path / "lm.csv")) == 4 * 5 * 2
+    victim = next((tmp_path / "lm" / "runs").glob("*/outcome.json"))
+    victim.unlink()
+    assert reproduce("ternary-decay", **call) == 0
+    assert "[40/40]" in capfd.readouterr().out
+    assert victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "sentence"),
+    [
+        ("ternary-wdth", "tiny", "Did you mean ternary-width"),
+        ("ternary-lm", "paper", "neither its architectures nor its settings"),
+        ("ternary-lm", "huge", "--scale must be one of tiny, small, paper"),
+    ],
+)
+def test_what_can_not_be_reproduced_is_one_sentence(name, scale, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        reproduce(name, out=tmp_path / "new", scale=scale)
+    assert not (tmp_path / "new").exists()
