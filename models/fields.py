@@ -22,3 +22,12 @@ def nearest_multiples(value: int, step: int) -> str:
     """Returns the multiples of step on both sides of value, as words: `32 and 48`."""
     below = value // step * step
     return " and ".join(str(n) for n in (below, below + step) if n)
+
+
+def check_heads(width: int, head_dim: int) -> None:
+    """Raises ValueError unless heads of head_dim fill the width."""
+    if width % head_dim:
+        raise ValueError(
+            f"model.width must be a multiple of model.head_dim, got {width} and {head_dim}; the "
+            f"nearest widths are {nearest_multiples(width, head_dim)}."
+        )

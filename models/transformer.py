@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.attend import turn_table
+from models.fields import check_flag, check_heads, check_whole
 from models.layers import MLPS, NORMS, Block, Linear, Tap
 
 
@@ -39,12 +40,8 @@ class TransformerConfig:
     """gelu: hidden width 4 D; swiglu: gated, hidden width 3 D."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "head_dim", "vocab_size", "max_positions"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"model.{name} must be a whole number from 1 up, got {value!r}.")
-        if not isinstance(self.qk_norm, bool):
-            raise ValueError(f"model.qk_norm must be True or False, got {self.qk_norm!r}.")
+        check_whole(self, ("width", "depth", "head_dim", "vocab_size", "max_positions"))
+        check_flag(self, "qk_norm")
         for name, names in (("norm", NORMS), ("mlp", MLPS)):
             if getattr(self, name) not in names:
                 raise ValueError(
@@ -55,13 +52,7 @@ class TransformerConfig:
                 f"model.head_dim must be even, since rotary positions turn pairs, "
                 f"got {self.head_dim}; use {self.head_dim + 1}."
             )
-        if self.width % self.head_dim:
-            below = self.width // self.head_dim * self.head_dim
-            raise ValueError(
-                f"model.width must be a multiple of model.head_dim, got {self.width} and "
-                f"{self.head_dim}; the nearest widths are "
-                f"{' and '.join(str(w) for w in (below, below + self.head_dim) if w)}."
-            )
+        check_heads(self.width, self.head_dim)
 
     @property
     def heads(self) -> int:

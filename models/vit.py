@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.fields import check_flag, check_whole, nearest_multiples
+from models.fields import check_flag, check_heads, check_whole, nearest_multiples
 from models.layers import Block, LayerNorm, Linear, Tap
 from models.parametrize import truncated_normal_
 
@@ -44,12 +44,7 @@ class ViTConfig:
         check_whole(self, ("width", "depth", "head_dim", "patch_size"))
         check_whole(self, ("image_size", "channels", "classes"))
         check_flag(self, "qk_norm")
-        if self.width % self.head_dim:
-            raise ValueError(
-                f"model.width must be a multiple of model.head_dim, got {self.width} and "
-                f"{self.head_dim}; the nearest widths are "
-                f"{nearest_multiples(self.width, self.head_dim)}."
-            )
+        check_heads(self.width, self.head_dim)
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"model.image_size must be a multiple of model.patch_size, got {self.image_size} "
