@@ -82,7 +82,14 @@ def overrides():
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory, overrides):
+def handlers():
+    """What handled the signals before the first sweep here, other tests' leavings included."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    return {number: signal.getsignal(number) for number in numbers}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, overrides, handlers):
     return sweep(SPACE, out=tmp_path_factory.mktemp("local") / "sweep", overrides=overrides)
 
 
@@ -144,11 +151,11 @@ def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
     assert children == {"FINISHED": 4}
 
 
-def test_ctrl_c_after_a_sweep_is_pythons_again(local):
+def test_ctrl_c_after_a_sweep_is_pythons_again(handlers, local):
     # Tune leaves a handler that swallows the first one.
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
 def test_every_run_of_a_sweep_equals_plain_training_bit_for_bit(local, overrides):
