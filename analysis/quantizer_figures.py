@@ -4,6 +4,7 @@ from typing import Final
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from analysis.quantizers import quantizer_cells
 from analysis.ternary import decay_table, ended
@@ -40,6 +41,7 @@ def quantizer_figure(trials: pd.DataFrame, *, x: str, metric: str = "loss") -> F
         for panel, label in ((axes, "size"), (right, "bytes of the stored weights")):
             panel.set_xscale("log")
             panel.set_xlabel(label)
+            panel.xaxis.set_minor_formatter(NullFormatter())
         ticks = sorted(cells["size"].unique())
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()

@@ -61,8 +61,9 @@ def width_claims(trials: pd.DataFrame, *, metric: str = "loss") -> list[Claim]:
                 claims.append(match_claim("doubled width", doubled, metric))
             equal_bytes = compare_at_equal_bytes(cells, left, PLAIN, unit=unit)
             claims.append(match_claim("equal bytes", equal_bytes, metric))
-            control = compare(cells, left, (CONTROL, size), unit=unit)
-            claims.append(match_claim("equal width, against the control", control, metric))
+            if quantizer.endswith("+ norms"):
+                control = compare(cells, left, (CONTROL, size), unit=unit)
+                claims.append(match_claim("equal width, against the control", control, metric))
     for size in sizes:
         norms = compare(cells, (CONTROL, size), (PLAIN, size), unit=unit)
         claims.append(match_claim("the norms alone", norms, metric))

@@ -90,7 +90,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
     "ternary-vision": Reproduction(
         question="Do vision models in 1.58 bits match full precision at the same width?",
-        parts={"tiny": _vision(IMAGES, 800), "small": _vision(IMAGES_SMALL, 8000)},
+        parts={"tiny": _vision(IMAGES, 500), "small": _vision(IMAGES_SMALL, 8000)},
         judge=_by_width,
         table=_best,
     ),
