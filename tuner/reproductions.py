@@ -55,7 +55,7 @@ def _best(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 LM = {"steps": 300}
 LM_SMALL = {"steps": 3000, "batch_size": 64, "micro_batch_size": 64}
-IMAGES = {"steps": 400, "data.augment": False}
+IMAGES = {"steps": 300, "data.augment": False, "data.validation_images": 1000}
 IMAGES_SMALL = {"steps": 8000, "batch_size": 128, "micro_batch_size": 128, "data.augment": True}
 RESNET, CNN = (12, 24), (8, 16)
 
@@ -90,7 +90,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
     "ternary-vision": Reproduction(
         question="Do vision models in 1.58 bits match full precision at the same width?",
-        parts={"tiny": _vision(IMAGES, 500), "small": _vision(IMAGES_SMALL, 8000)},
+        parts={"tiny": _vision(IMAGES, 400), "small": _vision(IMAGES_SMALL, 8000)},
         judge=_by_width,
         table=_best,
     ),
