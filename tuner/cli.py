@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 
-from tuner.cli_records import collect, list_names, predict, report, sync
+from tuner.cli_records import collect, export, list_names, predict, report, sync
 from tuner.cli_runs import reproduce, resume, sweep, train
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
@@ -51,6 +51,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "collect": collect,
     "report": report,
     "predict": predict,
+    "export": export,
     "sync": sync,
     "reproduce": reproduce,
     "submit": _submit([]),

@@ -79,9 +79,43 @@ def sync(directory: Positional[str], /, *, tracking_uri: str = "") -> int:
     return sync_command(Path(directory), tracking_uri=tracking_uri)
 
 
+def export(
+    directory: Positional[str],
+    /,
+    *,
+    format: Literal["safetensors", "gguf"] = "safetensors",
+    packing: Literal["base3", "2bit"] = "base3",
+    rest_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    out: str = "",
+) -> int:
+    """A finished ternary run as a file with packed weights, read back and evaluated.
+
+    Prints what ternary and full-precision weights take, the validation loss of the trained model
+    and of the file, and the largest logit difference.
+
+    Args:
+        directory: the run's directory, like OUT/runs/<id>.
+        format: safetensors (any model) or gguf (preset lm-llama with a -bare quantizer), which
+            llama.cpp runs.
+        packing: base3 packs 5 trits a byte (in GGUF TQ1_0), 2bit packs 4 (TQ2_0).
+        rest_dtype: number type of all that isn't ternary; bf16 is for safetensors, fp16 for gguf.
+        out: new file, ending in the format's name; empty is <run_id>-<packing>.<format> in the
+            run's directory.
+    """
+    from tuner.exporting import export_run
+
+    return export_run(
+        Path(directory),
+        format=format,
+        packing=packing,
+        rest_dtype=rest_dtype,
+        out=Path(out) if out else None,
+    )
+
+
 def list_names(
     what: Positional[
-        Literal["presets", "spaces", "interventions", "quantizers", "models", "datasets"]
+        Literal["presets", "spaces", "interventions", "quantizers", "models", "datasets", "figures"]
     ],
     /,
 ) -> int:

@@ -24,6 +24,8 @@ class Execution:
     """GPUs of a trial; 0 trains on the CPU."""
     checkpoint_seconds: float = 10.0
     """Least time between a trial's checkpoints, in seconds."""
+    keep_models: bool = False
+    """Keep the final weights of finished runs, to export them: 4 bytes a parameter and run."""
     address: str = ""
     """Ray cluster: auto or HOST:PORT; empty starts one on this machine."""
     tracking_uri: str = ""

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from analysis.run_files import read_metrics
+from tuner.checkpoint import CHECKPOINT_FILE
 from tuner.config import Run
 from tuner.outcome import objective
 from tuner.rundir import check_writable, describe, from_config, read_json, run_id, write_json
 from tuner.streams import load_source
-from tuner.train import CHECKPOINT_FILE
 
 
 def check_new(directory: Path) -> None:

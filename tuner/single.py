@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
+from tuner.checkpoint import CHECKPOINT_FILE, checkpoint_step
 from tuner.outcome import Outcome
 from tuner.resolve import parse_assignments, resolve
 from tuner.rundir import MetricsFile, check_writable, describe, run_id, write_json
 from tuner.streams import open_stream
-from tuner.train import Training, checkpoint_step, pick_device
+from tuner.train import Training, pick_device
 
 
 def train_one(
@@ -25,6 +26,7 @@ def train_one(
 ) -> int:
     """Trains one run into out/runs/<id>/, printing every validation; returns the exit code.
 
+    A finished one keeps its weights there, and nothing to go on from.
     Goes on from the run's checkpoint where there is one. Raises ValueError for bad arguments.
     """
     changes = parse_assignments(overrides)
@@ -55,6 +57,8 @@ def train_one(
     finally:
         metrics.close()
     write_json(directory / "outcome.json", outcome.record(run_id(run)))
+    if outcome.outcome == "finished":  # And so it can't be asked to go on.
+        (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
     print(f"{outcome.outcome}: {outcome.reason}\nrecords: {directory}")
     return 0
 
@@ -67,4 +71,6 @@ def _to_the_end(training: Training, checkpoint: Path, metrics: MetricsFile) -> O
         metrics.flush()  # Before the checkpoint: a kill in between must leave no hole.
         if training.outcome is None:
             training.save(checkpoint)
+    if training.outcome.outcome == "finished":
+        training.save_model(checkpoint)
     return training.outcome

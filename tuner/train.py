@@ -7,9 +7,8 @@ there is measured before it, so the row of step 0 holds the loss at init, and th
 """
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,17 @@ import torch
 
 from models.placement import quantize
 from models.quantized_layers import refresh
+from tuner.checkpoint import CHECKPOINT_FILE, MODEL_FILE, write_whole
 from tuner.config import Run
 from tuner.image_data import ImageData
 from tuner.losses import cross_entropy, z_loss
 from tuner.optim import AdamW, FlatParameters
 from tuner.outcome import Outcome, objective
 from tuner.probes import Probes
-from tuner.streams import open_stream
+from tuner.streams import Stream, open_stream
 
 Sink = Callable[[int, Mapping[str, float]], None]
 """Receives (step, metrics); every value is a finite number."""
-
-CHECKPOINT_FILE = "state.pt"
 
 
 def train(
@@ -176,20 +174,17 @@ class Training:
 
         For images the share that is classified rightly, too.
         """
-        inputs, targets = self.stream.validation
-        # About 2,048 tokens at a time: large enough for speed, small enough for the cache.
-        at_once = max(self.run.micro_batch_size, min(256, 2048 // self.run.data.predictions))
         self.model.eval()
         self._refresh_grids()
-        loss, right = 0.0, 0
-        for some, answers in zip(inputs.split(at_once), targets.split(at_once), strict=True):
+        loss, right, samples = 0.0, 0, len(self.stream.validation[0])
+        for some, answers in validation_parts(self.run, self.stream):
             logits, answers = self._logits(some), answers.to(self.device)
             loss += float(cross_entropy(logits, answers)) * len(some)
             right += int((logits.argmax(-1) == answers).sum())
         self.model.train()
-        self._row["val_loss"] = loss / len(inputs)
+        self._row["val_loss"] = loss / samples
         if isinstance(self.run.data, ImageData):
-            self._row["val_accuracy"] = right / len(inputs)
+            self._row["val_accuracy"] = right / samples
         if self._diverged(self._row):
             return
         self.val_loss = self._row["val_loss"]
@@ -228,7 +223,6 @@ class Training:
         """Writes the newest good state to directory, whole or not at all."""
         # After the end there is nothing to go on with, and a diverged state isn't a good one.
         assert self.outcome is None, f"a run that is {self.outcome.outcome} has no state to save"
-        directory.mkdir(parents=True, exist_ok=True)
         state = {
             "run": repr(self.run),
             "step": self.step,
@@ -243,12 +237,13 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.on_gpu else None,
         }
-        partial = directory / f"{CHECKPOINT_FILE}.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(directory / CHECKPOINT_FILE)
+        write_whole(directory / CHECKPOINT_FILE, state)
+
+    def save_model(self, directory: Path) -> None:
+        """Writes the weights of the finished run to directory, whole or not at all."""
+        told = self.outcome.outcome if self.outcome else "unfinished"
+        assert told == "finished", f"a run that is {told} has no final weights"
+        write_whole(directory / MODEL_FILE, self.model.state_dict())
 
     def _load(self, directory: Path) -> None:
         path = directory / CHECKPOINT_FILE
@@ -274,10 +269,14 @@ class Training:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
 
 
-def checkpoint_step(directory: Path) -> int | None:
-    """Returns the number of updates in the checkpoint of a directory, or None without one."""
-    path = directory / CHECKPOINT_FILE
-    return int(torch.load(path, weights_only=True)["step"]) if path.is_file() else None
+def validation_parts(run: Run, stream: Stream) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Gives inputs and targets of the validation samples, as many at a time as go through at once.
+
+    About 2,048 tokens: large enough for speed, small enough for the cache.
+    """
+    inputs, targets = stream.validation
+    at_once = max(run.micro_batch_size, min(256, 2048 // run.data.predictions))
+    return zip(inputs.split(at_once), targets.split(at_once), strict=True)
 
 
 def pick_device(name: str) -> torch.device:

@@ -16,10 +16,11 @@ import torch
 from filelock import FileLock, Timeout
 from ray import tune
 
+from tuner.checkpoint import checkpoint_step
 from tuner.config import Run
 from tuner.outcome import NO_LOSS, Outcome
 from tuner.rundir import MetricsFile
-from tuner.train import Training, checkpoint_step
+from tuner.train import Training
 
 LOCK_SECONDS = 30.0
 """How long a writer waits for another one of the same run to let go."""
@@ -40,6 +41,8 @@ class Trial:
     """GPUs that Ray has set aside for it; 0 trains on the CPU."""
     checkpoint_seconds: float = 10.0
     """Least time between checkpoints."""
+    keep_models: bool = False
+    """Whether the run keeps its weights once it has finished."""
     data_sha256: str = ""
     """Hash of the tokens that the driver read; the worker must see the same. Empty: not checked."""
 
@@ -112,8 +115,13 @@ class RunTrainable(tune.Trainable):
     def _keep(self, training: Training) -> None:
         assert self._metrics is not None
         self._metrics.flush()
+        outcome = training.outcome
+        if outcome is not None:
+            if self._trial.keep_models and outcome.outcome == "finished":
+                training.save_model(self._checkpoint)
+            return
         due = time.monotonic() - self._last_checkpoint >= self._trial.checkpoint_seconds
-        if due and training.outcome is None:
+        if due:
             training.save(self._checkpoint)
             self._last_checkpoint = time.monotonic()
 

@@ -105,6 +105,7 @@ def _trial(facts: Mapping[str, Any], directory: Path, execution: Execution) -> T
         threads=max(1, int(execution.cpus_per_trial)),
         gpus=execution.gpus_per_trial,
         checkpoint_seconds=execution.checkpoint_seconds,
+        keep_models=execution.keep_models,
         data_sha256=facts["data_sha256"],
     )
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from short_runs import Bigram, Rows, digest, finish, follow, small, without_time
 
+from tuner.checkpoint import CHECKPOINT_FILE, checkpoint_step
 from tuner.config import Optimizer, Run, override
 from tuner.data import load_corpus
-from tuner.train import CHECKPOINT_FILE, Training, checkpoint_step, train
+from tuner.train import Training, train
 
 ROOT = Path(__file__).parents[2]
 
