@@ -81,9 +81,32 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+QUANTIZER: Final = ("quantization.format", "quantization.scale", "quantization.norm")
+"""The fields that a number format's name stands for."""
+
+
+def quantizer_name(format: str, scale: str | None, norm: bool | None) -> str:
+    """What weights are held in: `full precision`, `ternary mean`, `int8`, ...
+
+    `+ norms` says that a norm precedes every layer of the quantizer's placement; full precision
+    with it is the control.
+    """
+    base = "full precision" if format == "none" else format
+    if format == "ternary" and scale:
+        base = f"ternary {scale}"
+    return f"{base} + norms" if norm else base
+
+
 def label(values: Mapping[str, Any]) -> str:
-    """A family's name for tables and legends: `model.qk_norm=false`, or `all runs`."""
-    parts = (f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in values.items())
+    """A family's name for tables and legends: `model.qk_norm=false`, or `all runs`.
+
+    Where number formats differ it begins with the format's name instead of its fields.
+    """
+    parts, rest = [], dict(values)
+    if QUANTIZER[0] in rest:
+        format_, scale, norm = (rest.pop(name, None) for name in QUANTIZER)
+        parts.append(quantizer_name(str(format_), scale, norm))
+    parts += [f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in rest.items()]
     return ", ".join(parts) or "all runs"
 
 

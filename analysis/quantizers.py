@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis.families import LR
+from analysis.families import LR, QUANTIZER, quantizer_name
 from analysis.schema import UNFINISHED
 
 PLAIN: Final = "full precision"
@@ -22,22 +22,13 @@ LEVEL: Final = 0.9
 
 
 def quantizer_names(trials: pd.DataFrame) -> pd.Series:
-    """What each trial's weights are held in: `full precision`, `ternary mean`, `int8`, ...
-
-    `+ norms` says that a norm precedes every layer of the quantizer's placement; full precision
-    with it is the control.
-    """
-    formats = trials.get("quantization.format", pd.Series("none", index=trials.index))
-    scales = trials.get("quantization.scale", pd.Series("", index=trials.index))
-    norms = trials.get("quantization.norm", pd.Series(False, index=trials.index))
-
-    def name(format_: str, scale: str, norm: bool) -> str:
-        base = PLAIN if format_ == "none" else format_
-        if format_ == "ternary":
-            base = f"ternary {scale}"
-        return f"{base} + norms" if norm else base
-
-    told = [name(*row) for row in zip(formats, scales, norms.astype(bool), strict=True)]
+    """What each trial's weights are held in; see `analysis.families.quantizer_name`."""
+    defaults = dict(zip(QUANTIZER, ("none", "", False), strict=True))
+    columns = [
+        trials.get(name, pd.Series(default, index=trials.index))
+        for name, default in defaults.items()
+    ]
+    told = [quantizer_name(str(f), s, bool(n)) for f, s, n in zip(*columns, strict=True)]
     return pd.Series(told, index=trials.index, name="quantizer")
 
 

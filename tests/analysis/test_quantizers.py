@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from analysis.families import label
 from analysis.quantizers import (
     compare,
     compare_at_equal_bytes,
@@ -117,3 +118,15 @@ def test_one_seed_cannot_tell():
 def test_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="metric must be loss or error, got 'accuracy'"):
         quantizer_cells(FRAME, metric="accuracy")
+
+
+def test_families_are_called_by_their_number_format():
+    assert label({"quantization.format": "ternary", "quantization.norm": True}) == "ternary + norms"
+    values = {
+        "model.qk_norm": True,
+        "quantization.format": "none",
+        "quantization.norm": False,
+        "quantization.scale": "mean",
+    }
+    assert label(values) == "full precision, model.qk_norm=true"
+    assert label({"quantization.scale": "mean"}) == "quantization.scale=mean"
