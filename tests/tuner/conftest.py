@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 # Tests are imported by path (`--import-mode=importlib`), so what they share needs the folder.
 sys.path.insert(0, str(Path(__file__).parent))
+# A shell starts background jobs with SIGINT ignored, and processes of ours inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("mlflow_sweeps", "short_runs")
 
 
