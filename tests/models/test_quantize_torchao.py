@@ -1,7 +1,7 @@
 """Agreement with torchao's ternary training, an independent implementation of Microsoft's formulas.
 
 torchao is optional. Where it is not installed this file holds no test (nothing is skipped); with
-`pip install torchao==0.18.0` it does.
+the extra `torchao` it does.
 """
 
 import importlib.util
