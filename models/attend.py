@@ -19,8 +19,9 @@ from torch import Tensor
 MAX_PROBABILITIES = 2**20
 """Most probabilities (B H T T) that are held, 4 MiB: measured break-even."""
 
-Watch = Callable[[Tensor, Tensor], object]
-"""Sees q and k, each (B, H, T, K), as they enter the dot product."""
+Watch = Callable[..., object]
+"""Sees q and k, each (B, H, T, K), as they enter the dot product, and, where they are held, the
+scaled and masked logits (G, T, T), which it must not keep: they are overwritten."""
 
 
 def turn_table(heads: int, head_dim: int, max_positions: int) -> Tensor:
@@ -101,12 +102,12 @@ class _Explicit(torch.autograd.Function):
         if turn_T3HP is not None:
             qkv_BT3HK = turn(qkv_BT3HK, turn_T3HP)
         qkv_3BHTK = qkv_BT3HK.permute(2, 0, 3, 1, 4)
-        watch(qkv_3BHTK[0], qkv_3BHTK[1])
         q, k, v = qkv_3BHTK.reshape(3, -1, positions, head_dim).unbind()
         if causal:
             p_GTT = torch.baddbmm(causal_mask(positions), q, k.transpose(1, 2), alpha=scale)
         else:
             p_GTT = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+        watch(qkv_3BHTK[0], qkv_3BHTK[1], p_GTT)
         torch.softmax(p_GTT, -1, out=p_GTT)
         y_GTK = torch.bmm(p_GTT, v)
         ctx.save_for_backward(q, k, v, p_GTT, turn_T3HP)

@@ -24,10 +24,11 @@ class Tap(nn.Module):
     """An identity that names tensors, so that a probe can measure them.
 
     kind says what they are: `attention` (q and k of shape (B, H, T, K), as they enter the dot
-    product), `block_output` (one tensor (..., D)) or `logits` (one tensor (..., V)). layer counts
-    from 0 (-1: not in a layer). For attention, scale multiplies the dot product and causal says
-    whether later positions are masked. A probe sets `watch`; a plain attribute, since putting a
-    forward hook on and off costs more than most of the statistics.
+    product, and maybe the scaled and masked logits, of any shape (..., T, T)), `block_output` (one
+    tensor (..., D)) or `logits` (one tensor (..., V)). layer counts from 0 (-1: not in a layer).
+    For attention, scale multiplies the dot product and causal says whether later positions are
+    masked. A probe sets `watch`; a plain attribute, since putting a forward hook on and off costs
+    more than most of the statistics.
     """
 
     def __init__(self, kind: str, *, layer: int = -1, scale: float = 1.0, causal: bool = True):

@@ -128,14 +128,15 @@ def sampled(x: Tensor, axis: int) -> Tensor:
 
 
 def _attention_statistics(
-    q_BHTK: Tensor, k_BHTK: Tensor, *, scale: float, causal: bool
+    q_BHTK: Tensor, k_BHTK: Tensor, logits: Tensor | None = None, *, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """Returns the largest logit of all and the mean entropy of the sampled queries, in nats."""
-    q, k = q_BHTK.float().flatten(0, 1), k_BHTK.float().flatten(0, 1)
-    mask = _mask(q.shape[-2], k.shape[-2], causal, q.device)
-    logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
+    if logits is None:
+        q, k = q_BHTK.float().flatten(0, 1), k_BHTK.float().flatten(0, 1)
+        mask = _mask(q.shape[-2], k.shape[-2], causal, q.device)
+        logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
     largest = logits.amax()
-    p = torch.softmax(sampled(logits, 1), -1)
+    p = torch.softmax(sampled(logits, logits.ndim - 2), -1)
     return largest, torch.special.entr(p).sum() / p[..., 0].numel()
 
 

@@ -38,7 +38,7 @@ def test_value_and_gradient_are_those_of_the_formula(way, rotary, causal, heads,
     table = turn_table(heads, 8, max_positions=20) if rotary else None
     qkv = torch.randn(2, 12, 3, heads, 8, requires_grad=True)
     weight = torch.randn(2, 12, heads * 8)
-    y = attend(qkv, table, causal=causal, scale=SCALE, watch=lambda q, k: None)
+    y = attend(qkv, table, causal=causal, scale=SCALE, watch=lambda *_: None)
     expected = reference(qkv, table, causal)
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=2e-6)
     (grad,) = torch.autograd.grad((y * weight).sum(), qkv)
@@ -57,7 +57,7 @@ def test_each_way_serves_where_it_is_meant_to(monkeypatch):
     def fused_was_used(batch, positions, dtype=torch.float32):
         calls.clear()
         qkv = torch.randn(batch, positions, 3, 1, 4, dtype=dtype)
-        attend(qkv, None, causal=True, scale=SCALE, watch=lambda q, k: None)
+        attend(qkv, None, causal=True, scale=SCALE, watch=lambda *_: None)
         return bool(calls)
 
     assert not fused_was_used(8, 64)
@@ -72,7 +72,7 @@ def test_the_watch_sees_q_and_k_as_they_enter_the_dot_product(limit, monkeypatch
     table = turn_table(2, 8, max_positions=6)
     qkv = torch.randn(3, 6, 3, 2, 8)
     seen = []
-    attend(qkv, table, causal=True, scale=SCALE, watch=lambda q, k: seen.extend((q, k)))
+    attend(qkv, table, causal=True, scale=SCALE, watch=lambda q, k, *_: seen.extend((q, k)))
     turned = turn(qkv, table)
     for got, which in zip(seen, (0, 1), strict=True):
         assert torch.equal(got, turned[:, :, which].transpose(1, 2))
@@ -80,7 +80,7 @@ def test_the_watch_sees_q_and_k_as_they_enter_the_dot_product(limit, monkeypatch
 
 def test_logits_too_large_give_a_nan_instead_of_a_silent_number():
     qkv = torch.full((1, 4, 3, 1, 4), 1e30)
-    y = attend(qkv, None, causal=True, scale=SCALE, watch=lambda q, k: None)
+    y = attend(qkv, None, causal=True, scale=SCALE, watch=lambda *_: None)
     assert y.isnan().any()
 
 
@@ -119,7 +119,7 @@ def test_both_ways_of_turning_agree():
 
 def test_a_second_derivative_is_refused():
     qkv = torch.randn(1, 4, 3, 1, 4, requires_grad=True)
-    y = attend(qkv, None, causal=True, scale=SCALE, watch=lambda q, k: None)
+    y = attend(qkv, None, causal=True, scale=SCALE, watch=lambda *_: None)
     (grad,) = torch.autograd.grad(y.pow(2).sum(), qkv, retain_graph=True)
     assert grad.any()
     with pytest.raises(RuntimeError, match="no second derivative"):

@@ -74,7 +74,7 @@ def test_every_tap_sees_its_tensors_once_a_pass_and_changes_nothing(config):
 
     def watch(tap: Tap, tensors: tuple[Tensor, ...]) -> None:
         seen.append((tap.kind, tap.layer))
-        assert len(tensors) == (2 if tap.kind == "attention" else 1)
+        assert len(tensors) == (3 if tap.kind == "attention" else 1)  # Logits are held here.
         if tap.kind == "logits":
             assert tensors[0].shape[-1] == 10
 

@@ -32,7 +32,7 @@ def test_the_attention_tap_holds_what_enters_the_dot_product(qk_norm):
     model = TransformerConfig(width=32, depth=1, head_dim=8, qk_norm=qk_norm).build()
     attention = model.blocks[0].attention
     seen: list[torch.Tensor] = []
-    attention.tap.watch = lambda tap, tensors: seen.extend(tensors)
+    attention.tap.watch = lambda tap, tensors: seen.extend(tensors[:2])
     x_BTD = torch.randn(2, 10, 32)
     with torch.no_grad():
         y_BTD = attention(x_BTD.flatten(0, 1), batch=2).view(2, 10, 32)

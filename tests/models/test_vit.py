@@ -139,7 +139,7 @@ def largest_logit(model: ViT, inputs: Tensor) -> float:
     found: list[Tensor] = []
 
     def watch(tap: Tap, tensors: tuple[Tensor, ...]) -> None:
-        q_BHTK, k_BHTK = tensors
+        q_BHTK, k_BHTK = tensors[:2]
         found.append((tap.scale * q_BHTK @ k_BHTK.mT).abs().amax())
 
     for module in model.modules():

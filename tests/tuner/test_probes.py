@@ -187,3 +187,21 @@ def test_kinds_of_a_user_s_parameters_are_their_module_s_names():
     columns = Probes(model, FlatParameters(model), ()).parameters()
     assert set(columns) == {"param_rms_layers", "param_rms_scale"}
     assert columns["param_rms_scale"] == pytest.approx(2.0)
+
+
+def test_logits_at_hand_give_the_statistics_that_are_computed_without_them(monkeypatch):
+    """The explicit attention hands its logits over; the fused one has none."""
+    import models.attend
+    from models import TransformerConfig
+
+    torch.manual_seed(0)
+    model = TransformerConfig(width=32, depth=2, max_positions=32).build()
+    tokens = torch.randint(256, (3, 32))
+    read = []
+    for held in (models.attend.MAX_PROBABILITIES, 0):
+        monkeypatch.setattr(models.attend, "MAX_PROBABILITIES", held)
+        probes = Probes(model, FlatParameters(model), ())
+        with probes.watching(), torch.no_grad():
+            model(tokens)
+        read.append(probes.columns())
+    assert read[0] == pytest.approx(read[1], rel=1e-5)
