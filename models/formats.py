@@ -19,7 +19,16 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from models.scales import absmax, absmean, absmedian, dequantize, measure, rescale
+from models.scales import (
+    SCALE_DTYPES,
+    absmax,
+    absmean,
+    absmedian,
+    dequantize,
+    measure,
+    rescale,
+    rounded,
+)
 from models.straight_through import substitute
 
 GRANULARITIES = ("tensor", "row", "group")
@@ -90,9 +99,12 @@ class Ternary:
     scale: str = "mean"
     granularity: str = "tensor"
     group_size: int = 64
+    scale_dtype: str = "float32"
+    """Type whose values the scale takes: float32, or float16, in which GGUF stores it."""
 
     def __post_init__(self) -> None:
         check_choice("scale", self.scale, tuple(MEASURES))
+        check_choice("scale_dtype", self.scale_dtype, tuple(SCALE_DTYPES))
         _check_sharing(self)
 
     @property
@@ -103,7 +115,8 @@ class Ternary:
         return replace(self, granularity=granularity, group_size=group_size)
 
     def scale_of(self, weight: Tensor) -> Tensor:
-        return measure(weight, MEASURES[self.scale], self.granularity, self.group_size)
+        measured = measure(weight, MEASURES[self.scale], self.granularity, self.group_size)
+        return rounded(measured, self.scale_dtype)
 
     def levels(self, weight: Tensor, scale: Tensor) -> Tensor:
         return rescale(weight, scale).round_().clamp_(-1, 1)
@@ -120,8 +133,11 @@ class Binary:
 
     granularity: str = "tensor"
     group_size: int = 64
+    scale_dtype: str = "float32"
+    """Type whose values the scale takes: float32, or float16, in which GGUF stores it."""
 
     def __post_init__(self) -> None:
+        check_choice("scale_dtype", self.scale_dtype, tuple(SCALE_DTYPES))
         _check_sharing(self)
 
     @property
@@ -132,7 +148,8 @@ class Binary:
         return replace(self, granularity=granularity, group_size=group_size)
 
     def scale_of(self, weight: Tensor) -> Tensor:
-        return measure(weight, absmean, self.granularity, self.group_size)
+        measured = measure(weight, absmean, self.granularity, self.group_size)
+        return rounded(measured, self.scale_dtype)
 
     def levels(self, weight: Tensor, scale: Tensor) -> Tensor:
         return (weight.detach() >= 0).float().mul_(2).sub_(1)

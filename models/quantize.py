@@ -4,18 +4,21 @@ Formats are in `models.formats`, layers in `models.quantized_layers`, where they
 `models.placement`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.formats import (
     GRANULARITIES,
     MEASURES,
     QUANTIZERS,
+    Binary,
     Float8,
     Format,
     Integer,
+    Ternary,
     check_choice,
     check_group_size,
 )
+from models.scales import SCALE_DTYPES
 
 FORMATS = ("none", "ternary", "binary", "int8", "int4", "fp8")
 ACTIVATIONS = ("token", "tensor", "off")
@@ -33,6 +36,9 @@ class Quantization:
     """Which weights share a scale: tensor, row (one output) or group."""
     group_size: int = 64
     """Neighbours in a row that share a scale under granularity=group; divides every row."""
+    scale_dtype: str = "float16"
+    """Type whose values a ternary or binary scale takes: float16, which a GGUF file stores exactly,
+    or float32, the sources' own; other formats' scales are float32."""
     activations: str = "token"
     """Inputs of the quantized layers: int8 (fp8: e4m3) with a scale per token (per image before a
     convolution) or per tensor (then a batch's parts depend on each other), or off."""
@@ -56,6 +62,7 @@ class Quantization:
             ("format", FORMATS),
             ("scale", tuple(MEASURES)),
             ("granularity", GRANULARITIES),
+            ("scale_dtype", tuple(SCALE_DTYPES)),
             ("activations", ACTIVATIONS),
         ):
             check_choice(f"quantization.{name}", getattr(self, name), choices)
@@ -88,7 +95,10 @@ class Quantization:
         if self.format == "none":
             return None
         name = f"ternary-{self.scale}" if self.format == "ternary" else self.format
-        return QUANTIZERS[name].sharing(self.granularity, self.group_size)
+        form = QUANTIZERS[name].sharing(self.granularity, self.group_size)
+        if isinstance(form, Ternary | Binary):
+            form = replace(form, scale_dtype=self.scale_dtype)
+        return form
 
     def activation_format(self) -> Format | None:
         """Returns the format of the layers' inputs, None for full precision."""

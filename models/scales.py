@@ -1,6 +1,7 @@
 """What stretches a grid: the mean, median or maximum of |W| over what shares a scale.
 
-Scales are fp32, at least `SCALE_FLOOR` of it, and carry no gradient.
+Scales are fp32, at least `SCALE_FLOOR` of it, and carry no gradient. They may be rounded to a
+narrower type's values, so that a file that stores them in that type loses nothing.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ SCALE_FLOOR = 1e-5
 
 Statistic = Callable[[Tensor], Tensor]
 """Reduces the last axis of W to a magnitude."""
+SCALE_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 HISTOGRAM_MIN_NUMEL = 4096
 """Fewest values for which a histogram of their bits beats torch.median on a CPU (measured)."""
 
@@ -91,6 +93,11 @@ def measure(weight: Tensor, statistic: Statistic, granularity: str, group_size: 
     else:
         measured = statistic(values.reshape(len(weight), -1, group_size))
     return measured.clamp_(min=SCALE_FLOOR)
+
+
+def rounded(scale: Tensor, dtype: str) -> Tensor:
+    """Returns the fp32 scale nearest to it that the type holds; beyond its range it is infinite."""
+    return scale if dtype == "float32" else scale.to(SCALE_DTYPES[dtype]).float()
 
 
 def rescale(weight: Tensor, scale: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ def build(config, quantization):
     return model.eval()
 
 
-TERNARY = Quantization(format="ternary")
-WEIGHTS_ALONE = Quantization(format="ternary", activations="off")
+TERNARY = Quantization(format="ternary", scale_dtype="float32")
+WEIGHTS_ALONE = Quantization(format="ternary", activations="off", scale_dtype="float32")
 PACKED = {"base3": Type.TQ1_0, "2bit": Type.TQ2_0}
 
 both = pytest.mark.parametrize("packing", PACKED)
@@ -148,6 +148,20 @@ def test_int8_activations_enlarge_that_rounding_but_not_the_loss(tmp_path, train
     targets = tokens[:, 1:].flatten()
     losses = [F.cross_entropy(z[:, :-1].flatten(0, 1), targets) for z in (logits, loaded)]
     assert abs(losses[0] - losses[1]) < 1e-3
+
+
+@both
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+@pytest.mark.parametrize("format", ["ternary", "binary"])
+def test_a_model_trained_with_fp16_scales_is_read_back_to_the_bit(
+    tmp_path, train_few, tokens, packing, granularity, format
+):
+    """As they are by default: nothing is left for the file to round, int8 activations and all."""
+    fp16 = Quantization(format=format, granularity=granularity)
+    model = train_few(llama(), fp16)
+    save(tmp_path / "m.gguf", model, quantization=fp16, packing_name=packing)
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "m.gguf")(tokens), model(tokens))
 
 
 def llama_logits(path, tokens_T):

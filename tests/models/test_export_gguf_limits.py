@@ -32,7 +32,7 @@ def build(config, quantization):
 
 
 TERNARY = Quantization(format="ternary")
-WEIGHTS_ALONE = Quantization(format="ternary", activations="off")
+WEIGHTS_ALONE = Quantization(format="ternary", activations="off", scale_dtype="float32")
 
 
 def save(path, model, config=None, quantization=TERNARY, **options):

@@ -1,5 +1,7 @@
 """Ternary scales against the published formulas, and the traps of mean and median."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -116,6 +118,17 @@ def test_a_second_quantization_shrinks_a_mean_scale_and_keeps_a_median_one():
     assert torch.equal(trits(MEAN, MEAN(weight)), trits(MEAN, weight))
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "row", "group"])
+@pytest.mark.parametrize("form", [MEAN, MEDIAN, Binary()])
+def test_an_fp16_scale_is_the_nearest_one_that_fp16_holds(form, granularity):
+    weight = gaussian(32, 64, std=0.1)
+    exact = form.sharing(granularity, 16)
+    scale, fp16 = exact.scale_of(weight), replace(exact, scale_dtype="float16").scale_of(weight)
+    assert fp16.dtype == torch.float32
+    assert torch.equal(fp16, fp16.half().float())
+    assert 0 < (fp16 / scale - 1).abs().max() <= 2**-11
+
+
 def test_binary_has_no_zero():
     weight = torch.tensor([[-2.0, -0.0, 0.0, 4.0]])
     assert trits(Binary(), weight).tolist() == [[-1, 1, 1, 1]]
@@ -163,6 +176,7 @@ def test_groups_are_neighbours_in_a_row_of_a_convolution():
     [
         lambda: Ternary(scale="absmean"),
         lambda: Ternary(granularity="channel"),
+        lambda: Ternary(scale_dtype="bfloat16"),
         lambda: Integer(bits=2),
         lambda: Integer(bits=True),
         lambda: Binary(group_size=0),

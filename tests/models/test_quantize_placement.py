@@ -169,13 +169,19 @@ def test_layers_with_hooks_or_parametrizations_are_not_taken_quietly():
     [
         (Quantization(), None, None),
         (Quantization(norm=True), None, None),
-        (TERNARY, Ternary(), Integer(granularity="row")),
+        (TERNARY, Ternary(scale_dtype="float16"), Integer(granularity="row")),
         (
-            Quantization(format="ternary", scale="median", granularity="group", group_size=8),
+            Quantization(
+                format="ternary",
+                scale="median",
+                granularity="group",
+                group_size=8,
+                scale_dtype="float32",
+            ),
             Ternary(scale="median", granularity="group", group_size=8),
             Integer(granularity="row"),
         ),
-        (Quantization(format="binary", activations="off"), Binary(), None),
+        (Quantization(format="binary", activations="off"), Binary(scale_dtype="float16"), None),
         (Quantization(format="int4", activations="tensor"), Integer(bits=4), Integer()),
         (Quantization(format="fp8"), Float8(), Float8(granularity="row")),
     ],

@@ -136,8 +136,8 @@ def test_a_safetensors_file_is_the_trained_model(
 
 @pytest.mark.parametrize("quantizer", ["ternary-mean-bare", "ternary-median-bare"])
 @pytest.mark.parametrize("packing", ["base3", "2bit"])
-def test_a_gguf_file_is_near_the_trained_model(capsys, trained, quantizer, packing):
-    """Scales become fp16 (relative error 2^-11), which the int8 rounding of inputs enlarges."""
+def test_a_gguf_file_is_the_trained_model(capsys, trained, quantizer, packing):
+    """Scales are fp16 from the first step on, as the file holds them."""
     run_dir = trained("lm-llama", quantizer)
     code, out, err = foretune(capsys, f"export '{run_dir}' --format gguf --packing {packing}")
     assert (code, err) == (0, "")
@@ -146,8 +146,18 @@ def test_a_gguf_file_is_near_the_trained_model(capsys, trained, quantizer, packi
     assert "not packed" not in out
     mine, recorded, loaded, _ = told(out)
     assert mine == recorded
+    assert loaded == mine
+    assert compared(run_dir, path).largest_difference == 0.0
+
+
+def test_scales_in_fp32_leave_a_gguf_file_near_the_trained_model(capsys, trained):
+    """Rounded to fp16 (relative error 2^-11), which the int8 rounding of inputs enlarges."""
+    run_dir = trained("lm-llama", "ternary-mean-bare", **{"quantization.scale_dtype": "float32"})
+    code, out, _ = foretune(capsys, f"export '{run_dir}' --format gguf")
+    mine, _, loaded, _ = told(out)
+    assert code == 0
     assert loaded == pytest.approx(mine, abs=1e-3)
-    found = compared(run_dir, path)
+    found = compared(run_dir, run_dir / f"{run_dir.name}-base3.gguf")
     assert 0 < found.largest_difference <= 0.02 * found.largest_logit
 
 
