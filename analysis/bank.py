@@ -1,0 +1,104 @@
+"""A bank of finished runs: several sweeps as two tables, frozen, with where they came from.
+
+`trials.parquet` and `telemetry.parquet` as `analysis.records` has them, with a column `part` (the
+sweep's name) in the first, in single precision; `bank.json` holds command, versions and hashes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.records import load
+
+FILES = ("trials.parquet", "telemetry.parquet")
+DROPPED = ("seconds", "tokens_seen", "lr")
+"""Telemetry that says nothing about stability or follows from the configuration."""
+MOST_BYTES = 40 * 2**20
+"""A bank that is larger doesn't belong into a repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """What a bank holds."""
+
+    trials: pd.DataFrame
+    """One row per run, with the column `part`."""
+    telemetry: pd.DataFrame
+    """One row per run and step, sorted by both."""
+    facts: dict[str, Any]
+    """The content of `bank.json`."""
+
+
+def freeze(parts: Mapping[str, Path], out: Path, *, command: str = "") -> str:
+    """Writes the bank of several sweeps to a folder; returns a sentence on what it holds.
+
+    Raises ValueError where a run has no outcome yet, or the bank is too large.
+    """
+    records = {name: load(directory) for name, directory in parts.items()}
+    trials = pd.concat([r.trials.assign(part=name) for name, r in records.items()])
+    waiting = trials["outcome"].eq("unfinished")
+    if waiting.any():
+        raise ValueError(
+            f"a bank must hold ended runs, got {int(waiting.sum())} without an outcome in "
+            f"{', '.join(trials.loc[waiting, 'part'].unique())}; give the same command again."
+        )
+    # The same run can belong to two sweeps; the first one keeps it.
+    trials = trials.drop_duplicates("run_id").reset_index(drop=True)
+    telemetry = pd.concat([r.telemetry for r in records.values()])
+    telemetry = telemetry.drop_duplicates(["run_id", "step"]).drop(columns=[*DROPPED])
+    telemetry = telemetry.sort_values(["run_id", "step"]).reset_index(drop=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(FILES, (trials, _single(telemetry)), strict=True):
+        partial = out / f".{name}.{os.getpid()}.partial"
+        frame.to_parquet(partial, index=False, compression="zstd")
+        partial.replace(out / name)
+    sweeps = {name: r.sweep for name, r in records.items()}
+    facts = {
+        "command": command,
+        "runs": len(trials),
+        "by_part": {k: int(v) for k, v in trials["part"].value_counts(sort=False).items()},
+        "created": {name: s.get("created") for name, s in sweeps.items()},
+        "commit": sorted({str(s.get("commit")) for s in sweeps.values()}),
+        "versions": next(iter(sweeps.values())).get("versions"),
+        "seed": {name: s.get("seed") for name, s in sweeps.items()},
+        "data_sha256": sorted({str(h) for h in trials["data_sha256"].unique()}),
+        "sha256": {name: _hash(out / name) for name in FILES},
+    }
+    (out / "bank.json").write_text(json.dumps(facts, indent=1) + "\n")
+    size = sum((out / name).stat().st_size for name in FILES)
+    if size > MOST_BYTES:
+        raise ValueError(f"a bank must take at most {MOST_BYTES:,} bytes, got {size:,} in {out}.")
+    return f"{len(trials)} runs of {len(parts)} sweeps frozen in {out}, {size / 2**20:.1f} MB"
+
+
+def read_bank(directory: Path) -> Bank:
+    """Returns a bank; ValueError where a file is missing or isn't the one that was frozen."""
+    for name in (*FILES, "bank.json"):
+        if not (directory / name).is_file():
+            raise ValueError(
+                f"a bank must hold {', '.join(FILES)} and bank.json, got {directory} without "
+                f"{name}; foretune reproduce bank makes one."
+            )
+    facts = json.loads((directory / "bank.json").read_text())
+    for name in FILES:
+        if _hash(directory / name) != facts["sha256"][name]:
+            raise ValueError(
+                f"{directory / name} must be the file that was frozen, got another content; "
+                f"restore it, or make the bank again."
+            )
+    return Bank(*(pd.read_parquet(directory / name) for name in FILES), facts)
+
+
+def _single(telemetry: pd.DataFrame) -> pd.DataFrame:
+    wide = telemetry.select_dtypes("float64").columns
+    return telemetry.astype({name: "float32" for name in wide} | {"run_id": "category"})
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
