@@ -1,4 +1,8 @@
-"""What a sweep shows, as sentences computed from its data: they say the opposite if it does."""
+"""What a sweep shows, as sentences computed from its data: they say the opposite if it does.
+
+A claim about several sizes (or curves) holds where at least three quarters of them show it, each by
+itself beyond its noise, and none shows the opposite. Of three sizes that takes all three.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,15 +14,21 @@ from scipy import special
 
 from analysis.critical import SIGNAL, read_signal
 from analysis.critical_law import CriticalLaw
-from analysis.families import FIXES, Family, families, twin_of
+from analysis.families import FIXES, Family, factors, families, twin_of
 from analysis.records import Records
 from analysis.sensitivity import sensitivity_table
+from analysis.signals import absence
 
 LOSS_SEED_SD: Final = 0.04
 """Standard deviation of one final loss between seeds, nats: 0.004 to 0.09, root mean square 0.04,
 over three seeds of the byte language model at widths 16 to 64 and five learning rates."""
 RISES: Final = 0.8
 """Rank correlation from which a curve counts as rising."""
+SHARE: Final = 0.75
+"""Share of the sizes or curves that must show a claim."""
+RULE: Final = "a verdict takes three quarters, and none the other way"
+
+LOWERS: Final = {True: "lowers", False: "raises", None: "does not clearly change"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,8 @@ def claims(
 ) -> list[Claim]:
     """Every claim about a sweep: of each pair without and with the cure, of the signal, of the law.
 
-    `law` is the fitted law of the critical learning rate of the family in question.
+    `law` is the fitted law of the critical learning rate of the family in question. Nothing is said
+    of a cure that doesn't vary, nor of a signal that no run recorded.
     """
     every = list(families(records.trials))
     pairs = [(f, twin) for f in every if (twin := twin_of(f, every, signal)) is not None]
@@ -44,21 +55,22 @@ def claims(
     found = []
     for without, cured in pairs:
         found += [sensitivity_claim(table, without, cured), high_lr_claim(records, without, cured)]
-    if not pairs:
-        fix = FIXES.get(signal, "a cure")
+    fix = FIXES.get(signal, "")
+    if not pairs and fix in factors(records.trials):
         text = f"Cannot tell what {fix} changes: no two families differ in it alone."
         found.append(Claim("the cure", text, None, {}))
-    fix = FIXES.get(signal, "")
     bare = [f for f in every if not f.values.get(fix, False) and len(f.trials) >= 2]
+    absent = {f.label: absence(f.trials, records.telemetry, signal) for f in every}
     for family in bare:
         found.append(size_claim(table, family))
-        cells = read_signal(family.trials, records.telemetry, signal=signal)
-        found += [_grows(cells, family, signal, *axes) for axes in AXES]
-    return [*found, slope_claim(law)]
+        if not absent[family.label]:
+            cells = read_signal(family.trials, records.telemetry, signal=signal)
+            found += [_grows(cells, family, signal, *axes) for axes in AXES]
+    return found if absent and all(absent.values()) else [*found, slope_claim(law)]
 
 
 def sensitivity_claim(table: pd.DataFrame, without: Family, cured: Family) -> Claim:
-    """Whether the cure lowers LR sensitivity, size by size."""
+    """Whether the cure lowers LR sensitivity, size by size (see `_combine`)."""
     columns = ["size", "sensitivity", "low", "high"]
     left, right = (table[table["family"] == f.label][columns] for f in (without, cured))
     both = left.merge(right, on="size", suffixes=("", "_cured")).dropna()
@@ -69,18 +81,22 @@ def sensitivity_claim(table: pd.DataFrame, without: Family, cured: Family) -> Cl
         )
     drop = both["sensitivity"] - both["sensitivity_cured"]
     half = ((both["high"] - both["low"]) / 2, (both["high_cured"] - both["low_cured"]) / 2)
-    holds = _combine(_signs(drop, np.hypot(*half)))
+    signs = _signs(drop, np.hypot(*half))
+    holds = _combine(signs)
     listed = _listed(
         f"{a:.3f} to {b:.3f} at size {size:g}"
         for size, a, b in both[["size", "sensitivity", "sensitivity_cured"]].itertuples(index=False)
     )
-    word = {True: "lowers", False: "raises", None: "changes, within the seed noise,"}[holds]
     numbers = {f"size {s:g}": float(d) for s, d in zip(both["size"], drop, strict=True)}
-    return Claim(name, f"{_cure(cured, without)} {word} LR sensitivity: {listed}.", holds, numbers)
+    text = f"{_cure(cured, without)} {LOWERS[holds]} LR sensitivity: {listed} ({_tally(signs)})."
+    return Claim(name, text, holds, numbers)
 
 
 def high_lr_claim(records: Records, without: Family, cured: Family) -> Claim:
-    """Whether the cure lowers the final loss at the two highest learning rates, size by size."""
+    """Whether the cure lowers the final loss at the two highest learning rates.
+
+    It does at a size where the mean falls by more than the noise between seeds (`LOSS_SEED_SD`).
+    """
     left, right = (read_signal(f.trials, records.telemetry) for f in (without, cured))
     both = left.merge(right, on=["size", "lr", "seed"], suffixes=("", "_cured"))
     both = both.dropna(subset=["loss", "loss_cured"])
@@ -95,39 +111,58 @@ def high_lr_claim(records: Records, without: Family, cured: Family) -> Claim:
     count = top.groupby("size").size()
     gain = means["loss"] - means["loss_cured"]
     margin = special.stdtrit(4, 0.95) * LOSS_SEED_SD * np.sqrt(2 / count)
-    holds = _combine(_signs(gain, margin))
+    signs = _signs(gain, margin)
+    holds = _combine(signs)
     listed = _listed(
         f"{row.loss:.2f} to {row.loss_cured:.2f} at size {size:g}" for size, row in means.iterrows()
     )
-    word = {True: "lowers", False: "raises", None: "changes, within the seed noise,"}[holds]
     rates = " and ".join(f"{lr:g}" for lr in np.sort(top["lr"].unique()))
     text = (
-        f"{_cure(cured, without)} {word} the final loss at learning rate {rates}: {listed} (nats)."
+        f"{_cure(cured, without)} {LOWERS[holds]} the final loss (nats) at learning rate {rates}: "
+        f"{listed} ({_tally(signs)})."
     )
     return Claim(name, text, holds, {f"size {s:g}": float(g) for s, g in gain.items()})
 
 
 def size_claim(table: pd.DataFrame, family: Family) -> Claim:
-    """Whether LR sensitivity rises with size, over the learning rates from the best one up."""
-    own = (
-        table[(table["family"] == family.label)].dropna(subset="high_side").sort_values("n_params")
-    )
+    """Whether LR sensitivity rises with size, over the learning rates from the best one up.
+
+    It does where the largest size's exceeds the smallest's by more than their intervals. A size
+    whose best learning rate is the highest of its grid has no such side and is left out.
+    """
+    own = table[table["family"] == family.label].sort_values("n_params")
+    known, left_out = own.dropna(subset="high_side"), _no_high_side(own)
     name = f"sensitivity and size ({family.label})"
-    if own["n_params"].nunique() < 2:
-        text = f"Cannot tell whether LR sensitivity rises with size: {family.label} has one size."
+    if known["n_params"].nunique() < 2:
+        why = left_out if own["n_params"].nunique() >= 2 else "only one size was run"
+        text = f"Cannot tell whether LR sensitivity rises with size in {family.label}: {why}."
         return Claim(name, text, None, {})
-    rise = own["high_side"].iloc[-1] - own["high_side"].iloc[0]
-    margin = ((own["high"] - own["low"]) / 2).iloc[[0, -1]].pow(2).sum() ** 0.5
+    rise = known["high_side"].iloc[-1] - known["high_side"].iloc[0]
+    margin = ((known["high"] - known["low"]) / 2).iloc[[0, -1]].pow(2).sum() ** 0.5
     holds = _combine(_signs(pd.Series([rise]), pd.Series([margin])))
     listed = _listed(
-        f"{h:.3f} at size {s:g}" for s, h in zip(own["size"], own["high_side"], strict=True)
+        f"{h:.3f} at size {s:g}" for s, h in zip(known["size"], known["high_side"], strict=True)
     )
     word = {True: "rises", False: "falls", None: "does not clearly change"}[holds]
     text = (
         f"From the best learning rate up, LR sensitivity {word} with size in {family.label}: "
-        f"{listed}."
+        f"{listed}{f'; {left_out}' if left_out else ''} (from first to last {rise:+.3f}, "
+        f"noise {margin:.3f})."
     )
     return Claim(name, text, holds, {"rise": float(rise)})
+
+
+def _no_high_side(own: pd.DataFrame) -> str:
+    """Why sizes have no learning rates above their best one; empty where all have."""
+    lacking = own[own["high_side"].isna()]
+    at_edge = lacking[lacking["sensitivity"].notna()]
+    pairs = zip(at_edge["size"], at_edge["best_lr"], strict=True)
+    where = _listed(f"size {size:g} ({lr:g})" for size, lr in pairs)
+    parts = [f"the best learning rate is the highest of the grid at {where}"] if where else []
+    few = _listed(f"size {size:g}" for size in lacking["size"][lacking["sensitivity"].isna()])
+    parts += [f"fewer than two learning rates were run at {few}"] if few else []
+    parts += ["widen the grid upwards"] if where else []
+    return "; ".join(parts)
 
 
 AXES: Final = (
@@ -137,7 +172,11 @@ AXES: Final = (
 
 
 def _grows(cells: pd.DataFrame, family: Family, signal: str, x: str, along: str, by: str, at: str):
-    """Whether the signal rises along one axis at each value of the other."""
+    """Whether the signal rises along one axis, on three quarters of the curves, and falls on none.
+
+    A curve holds the other axis fixed and has three points or more. It rises with a rank
+    correlation of `RISES`, and doesn't with one of 0 or less.
+    """
     # A run that ended early only bounds its signal from below, so it can't be ranked.
     known = cells[~cells["censored"]].dropna(subset=["value"])
     ranks = {}
@@ -156,7 +195,8 @@ def _grows(cells: pd.DataFrame, family: Family, signal: str, x: str, along: str,
     holds = _combine(verdicts)
     word = {True: "grows", False: "does not grow", None: "does not clearly grow"}[holds]
     listed = _listed(f"{r:.2f} at {at} {value:g}" for value, r in ranks.items())
-    text = f"{signal} {word} with {along} in {family.label}: rank correlation {listed}."
+    tally = _tally(verdicts, f"{RISES:g} or more", "0 or less", "curves")
+    text = f"{signal} {word} with {along} in {family.label}: rank correlation {listed} ({tally})."
     return Claim(name, text, holds, {f"{at} {v:g}": float(r) for v, r in ranks.items()})
 
 
@@ -189,12 +229,23 @@ def _signs(difference: pd.Series, margin: pd.Series) -> list[bool | None]:
 
 
 def _combine(verdicts: list[bool | None]) -> bool | None:
-    """True if at least half say so and none the opposite; the same for False; else None."""
+    """True if at least `SHARE` say so and none the opposite; the same for False; else None."""
     for answer in (True, False):
         agree = sum(verdict is answer for verdict in verdicts)
-        if verdicts and 2 * agree >= len(verdicts) and (not answer) not in verdicts:
+        if verdicts and agree >= SHARE * len(verdicts) and (not answer) not in verdicts:
             return answer
     return None
+
+
+def _tally(
+    verdicts: list[bool | None],
+    up: str = "lower beyond the noise",
+    down: str = "higher",
+    of: str = "sizes",
+) -> str:
+    """How many verdicts say what, and the rule that makes one of them."""
+    yes, no = (sum(verdict is answer for verdict in verdicts) for answer in (True, False))
+    return f"{up} at {yes} of {len(verdicts)} {of}, {down} at {no}; {RULE}"
 
 
 def _cure(cured: Family, without: Family) -> str:

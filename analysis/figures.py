@@ -31,7 +31,7 @@ class Drawn:
 def draw(found: Findings, folder: Path) -> list[Drawn]:
     """Writes every figure that the data allow as a PNG file; says which."""
     drawn = []
-    for makers in (_loss, _sensitivity, _signal, _traces, _critical):
+    for makers in (_formats, _loss, _sensitivity, _signal, _traces, _critical):
         for figure, item in makers(found):
             figure.savefig(folder / item.file)
             drawn.append(item)
@@ -43,6 +43,28 @@ Made = Iterator[tuple["Figure", Drawn]]
 
 # matplotlib costs half a second to import and most of `analysis` never draws, so each maker asks
 # for `plots` once it knows that there is something to draw.
+def _formats(found: Findings) -> Made:
+    if found.formats is None:
+        return
+    from analysis.quantizer_figures import METRICS, quantizer_figure
+
+    formats = found.formats
+    against = {
+        "size": "size, and against the bytes of the stored weights",
+        "lr": "learning rate, a panel per size and qk-layernorm setting",
+        "decay": "weight decay",
+    }
+    best = "" if formats.axis == "lr" else " Each format stands at its own best learning rate."
+    item = Drawn(
+        "formats.png",
+        f"The {METRICS[formats.metric]} against {against[formats.axis]}; a line per format.",
+        f"Number formats against {against[formats.axis]}"
+        f"{f' ({formats.setting})' if formats.setting and formats.axis == 'size' else ''}. Dots "
+        f"are seeds and lines join their means; lower is better.{best}",
+    )
+    yield quantizer_figure(formats.trials, x=formats.axis, metric=formats.metric), item
+
+
 def _loss(found: Findings) -> Made:
     if not found.cells["loss"].notna().any():
         return
@@ -65,13 +87,20 @@ def _sensitivity(found: Findings) -> Made:
         return
     from analysis import plots
 
+    under_trained = "Short runs are under-trained at low learning rates, which inflates "
+    if found.sensitivity["high_side"].notna().any():
+        under_trained += "the left panel at small sizes; the right one leaves those rates out."
+    else:
+        under_trained += (
+            "it at small sizes; the best learning rate is the highest of every grid, so these "
+            "rates can't be left out."
+        )
     item = Drawn(
         "sensitivity.png",
         "LR sensitivity against number of parameters, one line per family.",
         "How much loss a wrong learning rate costs on average. A line that rises with size warns "
         "that the next size will be harder to tune. Bands are "
-        f"{found.level:.0%} intervals. Short runs are under-trained at low learning rates, which "
-        "inflates the left panel at small sizes; the right one leaves those rates out.",
+        f"{found.level:.0%} intervals. {under_trained}",
     )
     table, rest = _most_run(found.sensitivity.dropna(subset=["sensitivity"]))
     yield plots.sensitivity_figure(table), replace(item, caption=item.caption + rest)

@@ -11,7 +11,16 @@ from analysis.claims import Claim, claims
 from analysis.critical import CELL, SIGNAL, critical_table, read_signal, window_check
 from analysis.critical_law import CriticalLaw
 from analysis.families import FIXES, LR, Family, factors, families
-from analysis.prediction import Prediction, choose_family, law_of, predict, read_prediction
+from analysis.formats import Formats, compare_formats
+from analysis.prediction import (
+    Prediction,
+    absence_of,
+    choose_family,
+    law_of,
+    predict,
+    read_prediction,
+)
+from analysis.question import check_question
 from analysis.records import Records
 from analysis.sensitivity import sensitivity_table
 from analysis.verification import Verdict, verify
@@ -38,14 +47,20 @@ class Findings:
     checks: list[tuple[Prediction, Verdict]]
     threshold: float
     level: float
+    absent: str
+    """Why there is no critical learning rate of this kind, a clause; empty where there may be."""
+    formats: Formats | None
+    """The number formats compared; None where one was run."""
 
 
 def find(records: Records, *, checks: Sequence[Check], level: float, threshold: float) -> Findings:
     """All tables, laws, claims and forecasts of a sweep."""
+    check_question(threshold=threshold, level=level)
     trials, telemetry = records.trials, records.telemetry
     critical = critical_table(trials, telemetry, threshold=threshold)
     family = choose_family(records, critical, None)
-    law = law_of(critical, family, level)
+    absent = absence_of(records, family)
+    law = law_of(critical, family, level, absent=absent)
     sizes = [factor * law.largest for factor in FORECASTS if law.posterior is not None]
     forecasts = [predict(records, n_params=n, threshold=threshold, level=level) for n in sizes]
     made = [(read_prediction(path), runs) for path, runs in checks]
@@ -67,28 +82,42 @@ def find(records: Records, *, checks: Sequence[Check], level: float, threshold: 
         checks=[(prediction, verify(prediction, runs)) for prediction, runs in made],
         threshold=threshold,
         level=level,
+        absent=absent,
+        formats=compare_formats(trials),
     )
 
 
 def headline(found: Findings) -> str:
-    """The one sentence to take away."""
+    """What to take away, in a sentence; in two where number formats differ."""
     if found.checks:
         return " ".join(verdict.sentence for _, verdict in found.checks)
+    parts = [] if found.formats is None else [found.formats.sentence]
     if found.forecasts:
-        first, last = found.forecasts[0], found.forecasts[-1]
-        return (
-            f"Keep the learning rate of {first.family} below {first.low:.2g} at "
-            f"{first.n_params:,.0f} parameters and below {last.low:.2g} at {last.n_params:,.0f}: "
-            f"the critical learning rate changes as N to the power {found.law.slope:.2f}."
-        )
+        parts.append(_forecast(found))
+    elif not parts:
+        parts.append(_best_run(found))
+    return " ".join(parts)
+
+
+def _forecast(found: Findings) -> str:
+    first, last = found.forecasts[0], found.forecasts[-1]
+    return (
+        f"Keep the learning rate of {first.family} below {first.low:.2g} at "
+        f"{first.n_params:,.0f} parameters and below {last.low:.2g} at {last.n_params:,.0f}: "
+        f"the critical learning rate changes as N to the power {found.law.slope:.2f}."
+    )
+
+
+def _best_run(found: Findings) -> str:
     best = found.sensitivity.dropna(subset=["best_loss"])
     if best.empty:
         return "Cannot tell anything yet: no run has ended with a validation loss."
     row = best.loc[best["best_loss"].idxmin()]
+    why = "the critical learning rate is not known at two sizes"
     return (
         f"The best run so far ({row['family']}, size {row['size']:g}) reached "
         f"{row['best_loss']:.3f} nats at learning rate {row['best_lr']:g}; there is no forecast, "
-        "because the critical learning rate is not known at two sizes."
+        f"because {found.absent or why}."
     )
 
 
@@ -108,13 +137,13 @@ def missing(found: Findings) -> list[str]:
         out.append("Only one learning rate was run: sensitivity and crossings need several.")
     if ended["size"].nunique() < 2:
         out.append("Only one size was run: a law over sizes needs two or more, better three.")
-    if SIGNAL not in found.records.telemetry:
-        out.append(f"No run recorded {SIGNAL}: a model of your own shows its logits through a tap.")
+    if found.absent:
+        out.append(f"{found.absent[0].upper()}{found.absent[1:]}.")
     elif found.law.posterior is None:
         out.append(f"{found.law.status[0].upper()}{found.law.status[1:]}.")
     if "seed" in trials and ended["seed"].nunique() < 2:
         out.append("One seed was run: intervals rest on a prior for the noise between seeds.")
     fix = FIXES[SIGNAL]
-    if fix in trials and fix not in factors(trials):
+    if fix in trials and fix not in factors(trials) and found.formats is None and not found.absent:
         out.append("No twin with qk-layernorm was run, so its effect is unknown.")
     return out

@@ -19,6 +19,7 @@ body { margin: 0; background: var(--paper); color: var(--ink);
 main { max-width: 64rem; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; }
 h1 { font-size: 1.05rem; font-weight: 600; color: var(--soft); margin: 0 0 .75rem; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p { max-width: 46rem; }
 .headline { font-size: 1.45rem; line-height: 1.35; font-weight: 600; margin: 0 0 1rem; }
 .soft, figcaption, caption { color: var(--soft); font-size: .92rem; }

@@ -68,10 +68,11 @@ def loss_figure(cells: pd.DataFrame, colours: Mapping[float, str]) -> Figure:
 
 
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """LR sensitivity against N with its interval: whole grid, and from the best rate up."""
-    figure, panels = _panels(2, share_y=True)
-    titles = ("over the whole grid", "from the best learning rate up")
-    for axes, column, title in zip(panels, ("sensitivity", "high_side"), titles, strict=True):
+    """LR sensitivity against N: whole grid (with interval), and from the best rate up if known."""
+    titles = {"sensitivity": "over the whole grid", "high_side": "from the best learning rate up"}
+    shown = [column for column in titles if table[column].notna().any()]
+    figure, panels = _panels(len(shown), share_y=True)
+    for axes, column in zip(panels, shown, strict=True):
         for index, (name, own) in enumerate(table.groupby("family", sort=False)):
             marker, line = FAMILY_STYLES[index % len(FAMILY_STYLES)]
             ink = FAMILY_INKS[index % len(FAMILY_INKS)]
@@ -84,7 +85,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
                 axes.fill_between(own["n_params"], low, high, color=ink, alpha=0.13, lw=0)
                 axes.vlines(own["n_params"], low, high, color=ink, lw=1)
         _log_x(axes, "parameters without embedding and head")
-        _title(axes, title)
+        _title(axes, titles[column])
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("LR sensitivity (nats)")
     _legend(panels[0])

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ from analysis.critical_law import CriticalLaw, fit_critical_lr
 from analysis.crossing import PENALTY, READ_WINDOW
 from analysis.families import FIXES, Family, families, held_constant
 from analysis.laws import Estimate
+from analysis.question import check_question
 from analysis.records import Records, load
+from analysis.signals import absence
 from analysis.thresholds import ATTENTION_LOGIT, Threshold, calibrate
 
 Source = Records | str | os.PathLike[str]
@@ -73,15 +75,15 @@ def read_prediction(path: str | os.PathLike[str]) -> Prediction:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"a prediction must be a JSON file that `foretune predict --json` wrote, got {path} "
-            f"({error}); write it again"
+            f"A prediction must be a JSON file that `foretune predict --json` wrote, got {path} "
+            f"({error}); write it again."
         ) from None
     names = [field.name for field in fields(Prediction)]
     missing = sorted(set(names) - set(values)) if isinstance(values, dict) else names
     if missing:
         raise ValueError(
-            f"a prediction must have every field that `foretune predict --json` writes, got {path} "
-            f"without {', '.join(missing)}; write it again"
+            f"A prediction must have every field that `foretune predict --json` writes, got {path} "
+            f"without {', '.join(missing)}; write it again."
         )
     may_be_none = ("size", "lr", "probability", "verdict")
     plain: dict[str, Any] = {
@@ -113,11 +115,11 @@ def predict(
     `source` is a sweep's records or directory. `threshold` is the signal's danger line, `auto` to
     calibrate it on these runs. `family` names the runs to extrapolate (a label from
     `sensitivity_table`); by default the family without the cure whose signal crosses the line at
-    most sizes. `n_params` counts parameters without embedding and head.
+    most sizes. `n_params` counts parameters without embedding and head. Raises ValueError for an
+    argument that asks for nothing, before anything is read.
     """
+    check_question(size=size, n_params=n_params, lr=lr, threshold=threshold, level=level)
     records = source if isinstance(source, Records) else load(source)
-    if lr is not None and not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be positive and finite, got {lr}; 1e-2 is an example")
     line = danger_line(records, threshold, signal)
     table = None
     if math.isfinite(line.value):
@@ -125,7 +127,8 @@ def predict(
             records.trials, records.telemetry, threshold=line.value, signal=signal, window=window
         )
     chosen = choose_family(records, table, family, signal)
-    law = law_of(table, chosen, level)
+    absent = absence_of(records, chosen, signal)
+    law = law_of(table, chosen, level, absent=absent)
     loss_law, kind = loss_law_of(table, chosen, level)
     critical = law.predict(n_params, level)
     suffering = loss_law.predict(n_params, level)
@@ -154,8 +157,9 @@ def predict(
         probability=probability,
         verdict=verdict,
         status=critical.status,
-        reason=_reason(critical, law, line, signal, lr, probability, level),
-        horizon=_horizon(law, chosen, line),
+        reason=_untold(critical, line, absent)
+        or _reason(critical, law, line, signal, lr, probability, level),
+        horizon=_horizon(law, chosen, line, absent),
         prior=law.prior,
     )
 
@@ -164,9 +168,9 @@ def danger_line(
     records: Records, threshold: float | Literal["auto"], signal: str = SIGNAL
 ) -> Threshold:
     """The threshold as given; for `auto`, calibrated on the records' runs without the cure."""
+    check_question(threshold=threshold)
     if threshold != "auto":
-        if isinstance(threshold, str) or not (math.isfinite(threshold) and threshold > 0):
-            raise ValueError(f"threshold must be a positive number or auto, got {threshold!r}")
+        threshold = float(threshold)
         if signal == SIGNAL and threshold == ATTENTION_LOGIT.value:
             return ATTENTION_LOGIT
         nan, text = math.nan, f"{threshold:g} as given"
@@ -194,7 +198,7 @@ def choose_family(
         if not named:
             raise ValueError(
                 f"family must be one of {'; '.join(f.label for f in every) or 'none yet'}, got "
-                f"{label!r}; choose one"
+                f"{label!r}; choose one."
             )
         return named[0]
     if not every:
@@ -207,9 +211,20 @@ def choose_family(
     return max(every, key=lambda f: (not f.values.get(fix, False), crossed.get(f.label, 0)))
 
 
-def law_of(table: pd.DataFrame | None, family: Family | None, level: float) -> CriticalLaw:
-    """The law of one family's critical learning rate, from a `critical_table`."""
-    return fit_critical_lr(_own(table, family), level=level)
+def absence_of(records: Records, family: Family | None, signal: str = SIGNAL) -> str:
+    """Why a family has no critical learning rate of this kind; empty where it may have one."""
+    return "" if family is None else absence(family.trials, records.telemetry, signal)
+
+
+def law_of(
+    table: pd.DataFrame | None, family: Family | None, level: float, *, absent: str = ""
+) -> CriticalLaw:
+    """The law of one family's critical learning rate, from a `critical_table`.
+
+    `absent` is why there can be none (`absence_of`), which then is the law's status.
+    """
+    law = fit_critical_lr(_own(table, family), level=level)
+    return replace(law, status=f"cannot tell: {absent}") if absent else law
 
 
 def loss_law_of(
@@ -243,6 +258,13 @@ def _verdict(
     return probability, "stable" if lr < critical.low else "cannot tell"
 
 
+def _untold(critical: Estimate, line: Threshold, absent: str) -> str:
+    """Why there is no critical learning rate; empty where there is one."""
+    if math.isfinite(critical.median):
+        return ""
+    return line.status if math.isnan(line.value) and not absent else critical.status
+
+
 def _reason(
     critical: Estimate,
     law: CriticalLaw,
@@ -252,12 +274,11 @@ def _reason(
     probability: float | None,
     level: float,
 ) -> str:
-    if not math.isfinite(critical.median):
-        return line.status if math.isnan(line.value) else critical.status
+    trend = f"{'falls' if law.slope < 0 else 'rises'} as N to the power {law.slope:.2f}"
     text = (
         f"{signal} is expected to reach {line.value:g} at a learning rate of {critical.median:.3g} "
-        f"({level:.0%} interval {critical.low:.3g} to {critical.high:.3g}), which falls as N to "
-        f"the power {law.slope:.2f} ({law.slope_low:.2f} to {law.slope_high:.2f})"
+        f"({level:.0%} interval {critical.low:.3g} to {critical.high:.3g}), which "
+        f"{trend} ({law.slope_low:.2f} to {law.slope_high:.2f})"
     )
     if lr is not None and probability is not None:
         text += f"; at {lr:g} the run is unstable with probability {_likely(probability)}"
@@ -271,7 +292,8 @@ def _likely(probability: float) -> str:
     return "above 0.99" if probability > 0.99 else f"{probability:.2f}"
 
 
-def _horizon(law: CriticalLaw, family: Family | None, line: Threshold) -> str:
+def _horizon(law: CriticalLaw, family: Family | None, line: Threshold, absent: str) -> str:
     setting = {} if family is None else held_constant(family.trials)
     where = "".join(f"; {name} {value}" for name, value in setting.items())
-    return f"{law.horizon}{where}; danger line from {line.horizon}"
+    danger = "" if absent else f"; danger line from {line.horizon}"
+    return f"{law.horizon}{where}{danger}"

@@ -3,8 +3,9 @@
 from typing import Final
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.quantizers import quantizer_cells
 from analysis.ternary import decay_table, ended
@@ -35,19 +36,28 @@ def quantizer_figure(trials: pd.DataFrame, *, x: str, metric: str = "loss") -> F
         axes.set_xlabel("independent weight decay a step (0 at the left)")
     else:
         cells = quantizer_cells(trials, metric=metric)
-        figure, (axes, right) = _panels(2)
-        _lines(axes, cells, "size")
-        _lines(right, cells, "weight_bytes")
-        for panel, label in ((axes, "size"), (right, "bytes of the stored weights")):
-            panel.set_xscale("log")
-            panel.set_xlabel(label)
-            panel.xaxis.set_minor_formatter(NullFormatter())
-        ticks = sorted(cells["size"].unique())
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        figure, axes = _against_size(cells)
     axes.set_ylabel(METRICS[metric])
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _against_size(cells: pd.DataFrame) -> tuple[Figure, Axes]:
+    """Size, and stored bytes where they are known."""
+    labels = {"size": "size", "weight_bytes": "bytes of the stored weights"}
+    shown = [column for column in labels if cells[column].notna().any()]
+    figure, panels = _panels(len(shown))
+    for panel, column in zip(panels, shown, strict=True):
+        _lines(panel, cells, column)
+        panel.set_xscale("log")
+        panel.set_xlabel(labels[column])
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+    ticks = sorted(cells["size"].unique())
+    panels[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels[0].minorticks_off()
+    return figure, panels[0]
 
 
 def _against_lr(trials: pd.DataFrame) -> Figure:

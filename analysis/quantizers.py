@@ -184,8 +184,9 @@ def _comparison(differences: pd.Series, what: str, unit: str, level: float) -> C
         verdict = "better"
     elif mean - half > 0:
         verdict = "worse"
+    word = "no clear difference" if verdict == "cannot tell" else verdict
     sentence = (
-        f"{what}: {verdict}, {mean:+.3f} {unit} "
+        f"{what}: {word}, {mean:+.3f} {unit} "
         f"({level:.0%} interval {mean - half:+.3f} to {mean + half:+.3f}, {len(values)} seeds)."
     )
     return Comparison(sentence, mean, mean - half, mean + half, len(values), verdict)

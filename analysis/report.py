@@ -9,6 +9,7 @@ from analysis.critical import SIGNAL
 from analysis.families import held_constant
 from analysis.figures import Drawn, draw
 from analysis.findings import Check, Findings, find, headline, missing
+from analysis.formats import Formats
 from analysis.records import load
 from analysis.thresholds import ATTENTION_LOGIT, PAPER_ATTENTION_LOGIT
 from analysis.verification import Verdict
@@ -27,7 +28,12 @@ def write_report(
     sweep gives a page that says what is missing.
     """
     found = find(load(directory), checks=checks, level=level, threshold=threshold)
-    folder = Path(directory) / "report"
+    return write_page(found)
+
+
+def write_page(found: Findings) -> Path:
+    """Writes the page of what was found in a sweep, and returns its path."""
+    folder = found.records.directory / "report"
     folder.mkdir(exist_ok=True)
     drawn = draw(found, folder)
     for name, frame in tables.csv_tables(found).items():
@@ -51,14 +57,29 @@ def _body(found: Findings, drawn: list[Drawn]) -> list[str]:
         page.text("h1", _title(found)),
         page.text("p", headline(found), "headline"),
         page.text("p", page.sentence(found.records.status), "soft"),
-        page.text("h2", "What the data say"),
-        page.verdicts((claim.holds, claim.sentence) for claim in found.claims),
     ]
+    if found.formats is not None:
+        parts += _format_parts(found.formats)
+    if found.claims:
+        parts += [page.text("h2", "What the data say")]
+        parts += [page.verdicts((claim.holds, claim.sentence) for claim in found.claims)]
     if lacking:
         parts += [page.text("h2", "What is missing"), page.bullets(lacking)]
     parts += [page.text("h2", "Figures")] if drawn else []
     parts += [page.figure(item.file, item.alt, item.caption) for item in drawn]
     return [*parts, *_forecast_parts(found), *_table_parts(found), *_provenance(found)]
+
+
+def _format_parts(found: Formats) -> list[str]:
+    line = (
+        "Each format stands at its own best learning rate, and seeds are compared in pairs; lower "
+        "is better. A verdict is on the claim above it, and takes the whole interval."
+    )
+    parts = [page.text("h2", "Number formats"), page.text("p", line, "soft")]
+    for name in dict.fromkeys(claim.name for claim in found.claims):
+        own = ((claim.holds, claim.sentence) for claim in found.claims if claim.name == name)
+        parts += [page.text("h3", f"{name[0].upper()}{name[1:]}"), page.verdicts(own)]
+    return [*parts, _table(tables.formats(found))]
 
 
 def _forecast_parts(found: Findings) -> list[str]:
@@ -74,6 +95,8 @@ def _forecast_parts(found: Findings) -> list[str]:
         parts.append(page.verdicts(checked))
     else:
         parts.append(page.text("p", "No forecast has been checked on this page.", "soft"))
+    if found.absent:
+        return parts
     line = (
         f"Danger line for {SIGNAL}: {found.threshold:g}. The default, {ATTENTION_LOGIT.value:g}: "
         f"{ATTENTION_LOGIT.evidence} ({ATTENTION_LOGIT.horizon}). Wortsman et al. saw every run "

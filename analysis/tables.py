@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from analysis.findings import Findings
+from analysis.formats import Formats
 from analysis.page import show
+from analysis.quantizers import LEVEL
 from analysis.schema import OUTCOMES
 
 
@@ -31,7 +33,39 @@ def csv_tables(found: Findings) -> dict[str, pd.DataFrame]:
         "claims": pd.DataFrame([asdict(claim) for claim in found.claims]),
         "checks": pd.DataFrame([asdict(verdict) for _, verdict in found.checks]),
         "outcomes": _outcomes(found),
-    }
+    } | _format_tables(found)
+
+
+def _format_tables(found: Findings) -> dict[str, pd.DataFrame]:
+    if found.formats is None:
+        return {}
+    claims = pd.DataFrame([asdict(claim) for claim in found.formats.claims])
+    return {"formats": found.formats.table, "format_claims": claims}
+
+
+def formats(found: Formats) -> Shown:
+    """Every number format and size at its best learning rate, best first inside a size."""
+    table = found.table
+    values = zip(table["value"], table["low"], table["high"], table["n_seeds"], strict=True)
+    name = {"loss": "final loss (nats)", "error": "share wrong"}[found.metric]
+    frame = pd.DataFrame(
+        {
+            "size": table["size"],
+            "format": table["quantizer"],
+            "parameters": table["n_params"],
+            "bytes of the weights": table["weight_bytes"],
+            "best LR": table["best_lr"],
+            "at the grid's edge": table["edge"],
+            name: [_interval(v, a, b) if n > 1 else f"{v:.3f}" for v, a, b, n in values],
+            "seeds": table["n_seeds"],
+        }
+    )
+    caption = (
+        f"Number formats{f' ({found.setting})' if found.setting else ''}, each at the learning "
+        f"rate that is best over its seeds, with {LEVEL:.0%} intervals of the mean. Where that is "
+        "the grid's edge, a better one may lie outside."
+    )
+    return Shown(frame, caption, "formats.csv")
 
 
 def forecasts(found: Findings) -> Shown:
@@ -81,7 +115,8 @@ def critical(found: Findings) -> Shown:
     """The learning rates at which the signal and the loss cross their lines."""
     table = found.critical
     frame = table[["family", "size", "n_params", "seed"]].rename(columns={"n_params": "parameters"})
-    frame[f"signal reaches {found.threshold:g}"] = _crossings(table, "critical_lr", "status")
+    if not found.absent:
+        frame[f"signal reaches {found.threshold:g}"] = _crossings(table, "critical_lr", "status")
     frame["0.1 nats above its twin"] = _crossings(table, "penalty_lr", "penalty_status")
     frame["0.1 nats above its best"] = _crossings(table, "excess_lr", "excess_status")
     caption = (

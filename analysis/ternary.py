@@ -10,11 +10,13 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from analysis.claims import Claim
 from analysis.families import LR
 from analysis.quantizers import (
     CONTROL,
+    LEVEL,
     PLAIN,
     Comparison,
     compare,
@@ -51,7 +53,7 @@ def width_claims(trials: pd.DataFrame, *, metric: str = "loss") -> list[Claim]:
     cells = quantizer_cells(trials, metric=metric)
     sizes = sorted(cells["size"].unique())
     unit, claims = UNIT[metric], []
-    for quantizer in _ternary(cells):
+    for quantizer in fewer_bits(cells):
         for size in sizes:
             left = (quantizer, size)
             at_equal = compare(cells, left, (PLAIN, size), unit=unit)
@@ -114,9 +116,10 @@ def lr_claims(trials: pd.DataFrame) -> list[Claim]:
     by = [name for name in ("size", "model.qk_norm") if name in table]
     claims = []
     for key, group in table.groupby(by, sort=True):
-        rows = group.set_index("quantizer")
+        rows = group.dropna(subset=["sensitivity"]).set_index("quantizer")
         where = ", ".join(f"{n.rpartition('.')[2]} {v:g}" for n, v in zip(by, key, strict=True))
-        for quantizer in _ternary(group):
+        told = fewer_bits(rows.reset_index()) if PLAIN in rows.index else []
+        for quantizer in told:
             a, b = rows.loc[quantizer], rows.loc[PLAIN]
             drop = float(b["sensitivity"] - a["sensitivity"])
             margin = float(np.hypot(a["high"] - a["low"], b["high"] - b["low"]) / 2)
@@ -141,7 +144,8 @@ def decay_table(trials: pd.DataFrame) -> pd.DataFrame:
 def decay_claims(trials: pd.DataFrame) -> list[Claim]:
     """Whether decay matters less to ternary weights: the spread of the mean loss over decays.
 
-    Also each quantizer's best decay. Decays that ruin a run (1e-2 a step in short runs) count.
+    Also each quantizer's best decay. Decays that ruin a run (1e-2 a step in short runs) count. The
+    interval of the difference is Student's t over seeds, so that it takes two.
     """
     cells = decay_table(trials)
     spread: dict[str, pd.Series] = {}
@@ -150,15 +154,19 @@ def decay_claims(trials: pd.DataFrame) -> list[Claim]:
         by_seed = group.pivot_table(index="seed", columns="decay", values="value")
         spread[str(quantizer)] = by_seed.sub(by_seed.min(axis=1), axis=0).mean(axis=1)
         means = by_seed.mean()
+        none = f"none costs {means[0.0] - means.min():+.3f} nats, and " if 0.0 in means else ""
         text = (
-            f"{quantizer}: best decay {means.idxmin():g} (loss {means.min():.3f}); none costs "
-            f"{means.get(0.0, np.nan) - means.min():+.3f} nats, and the mean over the decays "
-            f"{', '.join(f'{d:g}' for d in means.index)} {spread[str(quantizer)].mean():.3f}."
+            f"{quantizer}: best decay {means.idxmin():g} (loss {means.min():.3f}); {none}the mean "
+            f"over the decays {', '.join(f'{d:g}' for d in means.index)} costs "
+            f"{spread[str(quantizer)].mean():.3f}."
         )
         claims.append(Claim("best decay", text, None, {"decay": float(means.idxmin())}))
-    for quantizer in _ternary(cells):
+    for quantizer in fewer_bits(cells) if PLAIN in spread else []:
         difference = (spread[quantizer] - spread[PLAIN]).dropna()
-        half = 2.92 * float(difference.std(ddof=1)) / len(difference) ** 0.5
+        if len(difference) < 2:
+            continue
+        quantile = float(special.stdtrit(len(difference) - 1, (1 + LEVEL) / 2))
+        half = quantile * float(difference.std(ddof=1)) / len(difference) ** 0.5
         low, high = difference.mean() - half, difference.mean() + half
         holds = True if high < 0 else (False if low > 0 else None)
         text = (
@@ -179,7 +187,7 @@ def needed_width(trials: pd.DataFrame) -> pd.DataFrame:
     """
     cells = quantizer_cells(trials)
     rows = []
-    for quantizer in _ternary(cells):
+    for quantizer in fewer_bits(cells):
         for size in sorted(cells["size"].unique()):
             factors = [
                 f
@@ -216,14 +224,20 @@ def _factor(cells: pd.DataFrame, quantizer: str, size: float) -> float:
 
 
 def needed_width_claims(trials: pd.DataFrame) -> list[Claim]:
-    """Whether twice the width is enough, at each width of full precision that has an answer."""
+    """Whether twice the width is enough, at each width of full precision that has an answer.
+
+    One seed cannot tell.
+    """
     table = needed_width(trials)
     claims = []
     for row in table.itertuples(index=False):
         holds = True if row.high <= 2 else (False if row.low > 2 else None)
+        spread = f"{row.low:.2f} to {row.high:.2f} over {row.n_seeds} seeds"
+        if row.n_seeds < 2:
+            holds, spread = None, "one seed"
         text = (
             f"{row.quantizer} reaches full precision of width {row.size:g} at {row.factor:.2f} "
-            f"times the width ({row.low:.2f} to {row.high:.2f} over {row.n_seeds} seeds)."
+            f"times the width ({spread})."
         )
         claims.append(Claim("twice the width is enough", text, holds, {"factor": row.factor}))
     return claims
@@ -235,5 +249,6 @@ def ended(trials: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(quantizer=quantizer_names(kept), lr=kept[LR])
 
 
-def _ternary(cells: pd.DataFrame) -> list[str]:
-    return sorted(q for q in set(cells["quantizer"]) if str(q).startswith("ternary"))
+def fewer_bits(cells: pd.DataFrame) -> list[str]:
+    """The number formats of a table of cells that aren't full precision, in order."""
+    return sorted(str(q) for q in set(cells["quantizer"]) - {PLAIN, CONTROL})

@@ -32,7 +32,7 @@ def report(
         directory: the sweep's directory.
         checks: predictions to hold against sweeps at the size that they speak of.
     """
-    from tuner.commands import report_command
+    from tuner.reporting import report_command
 
     return report_command(Path(directory), checks=checks)
 
@@ -60,8 +60,12 @@ def predict(
         json: print JSON instead of sentences.
         save: also write the JSON to this new file (a frozen prediction for `report --check`).
     """
+    from analysis.question import check_question
     from tuner.commands import predict_command
+    from tuner.rundir import local_path
 
+    local_path("--save", save, file=True)
+    check_question(size=size, lr=lr, threshold=threshold, level=level, dashes="--")
     return predict_command(
         Path(directory), size=size, lr=lr, threshold=threshold, level=level, json=json, save=save
     )
@@ -103,13 +107,14 @@ def export(
             run's directory.
     """
     from tuner.exporting import export_run
+    from tuner.rundir import local_path
 
     return export_run(
         Path(directory),
         format=format,
         packing=packing,
         rest_dtype=rest_dtype,
-        out=Path(out) if out else None,
+        out=local_path("--out", out, file=True) if out else None,
     )
 
 

@@ -32,6 +32,8 @@ class Truth:
     last_step: int | None = None
     logits: bool = True
     seed_dex: float = 0.0
+    gap: float = 0.0
+    """Added to the final loss, nats."""
     extra: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -62,7 +64,7 @@ def final_loss(truth: Truth) -> float:
     # 0.1 nats where the logit meets 100.
     damage = 0.9 / (1 + 8 * 10 ** (-1.6 * past)) if not truth.qk_norm else 0.0
     mild = 0.04 * np.log10(max(truth.lr / 1e-2, 1.0)) ** 2
-    return float(best + slow + damage + mild)
+    return float(best + slow + damage + mild + truth.gap)
 
 
 def logit(truth: Truth, step: int) -> float:
@@ -116,7 +118,7 @@ def run_json(truth: Truth) -> dict[str, Any]:
     }
     for path, value in truth.extra:
         section, _, name = path.rpartition(".")
-        (config[section] if section else config)[name] = value
+        (config.setdefault(section, {}) if section else config)[name] = value
     return {
         "run_id": truth.run_id,
         "config": config,

@@ -44,7 +44,7 @@ def test_the_opposite_data_give_the_opposite_sentences(records):
     assert "raises LR sensitivity" in worse.sentence
     loss = found["loss at the two highest learning rates"]
     assert loss.holds is False
-    assert "raises the final loss at learning rate 0.1 and 0.3" in loss.sentence
+    assert "raises the final loss (nats) at learning rate 0.1 and 0.3" in loss.sentence
 
 
 def test_logits_that_shrink_are_said_to(records):
@@ -63,7 +63,8 @@ def test_no_difference_is_cannot_tell(records):
     found = judged(dataclasses.replace(records, trials=trials))
     for name in ("sensitivity with the cure", "loss at the two highest learning rates"):
         assert found[name].holds is None
-        assert "within the seed noise" in found[name].sentence
+        assert "does not clearly change" in found[name].sentence
+        assert "lower beyond the noise at 0 of 3 sizes, higher at 0" in found[name].sentence
     assert found["sensitivity and size"].holds is None
 
 
@@ -76,6 +77,51 @@ def test_a_rising_or_uncertain_law_is_said_to_be_one(records):
     unclear = dataclasses.replace(law, slope_low=-0.9, slope_high=0.1)
     assert slope_claim(unclear).holds is None
     assert "does not clearly change" in slope_claim(unclear).sentence
+
+
+def test_two_sizes_of_three_are_no_verdict(records):
+    telemetry = records.telemetry.copy()
+    low = telemetry["run_id"] == "w64-lr0.1-s0-none"
+    assert low.any()
+    telemetry.loc[low, "max_attention_logit"] *= 1e-9
+    found = judged(dataclasses.replace(records, telemetry=telemetry))
+    claim = found["max_attention_logit and the learning rate"]
+    expected = {"size 16": 1.0, "size 32": 1.0, "size 64": 0.4}
+    assert claim.numbers == pytest.approx(expected)
+    assert claim.holds is None
+    assert "0.8 or more at 2 of 3 curves" in claim.sentence
+    assert "three quarters" in claim.sentence
+
+
+def test_a_best_rate_at_the_top_of_the_grid_is_said_to_be_there(tmp_path):
+    """Two sizes were run, so `one size` would be false."""
+    root = write_sweep(tmp_path / "s", widths=(16, 32), lrs=(1e-3, 3e-3), qk_norms=(False,))
+    claim = judged(analysis.load(root))["sensitivity and size"]
+    assert claim.holds is None
+    assert "one size" not in claim.sentence
+    assert "highest of the grid at size 16 (0.003), size 32 (0.003)" in claim.sentence
+    assert "widen the grid upwards" in claim.sentence
+
+
+def test_a_size_that_is_left_out_is_named(records):
+    trials = records.trials
+    kept = trials[(trials["size"] != 64) | (trials["optimizer.lr"] <= 3e-3)]
+    kept = kept[~kept["model.qk_norm"]]
+    claim = judged(dataclasses.replace(records, trials=kept))["sensitivity and size"]
+    assert claim.holds is not None
+    assert "fewer than two learning rates were run at size 64" in claim.sentence
+
+
+def test_a_cure_that_does_not_vary_is_not_spoken_of(tmp_path):
+    root = write_sweep(tmp_path / "s", qk_norms=(False,))
+    found = judged(analysis.load(root))
+    assert not any("qk_norm" in claim.sentence for claim in found.values())
+    assert found["max_attention_logit and the learning rate"].holds is True
+
+
+def test_a_signal_that_no_run_recorded_is_not_spoken_of(tmp_path):
+    root = write_sweep(tmp_path / "s", qk_norms=(False,), logits=False)
+    assert set(judged(analysis.load(root))) == {"sensitivity and size"}
 
 
 def test_missing_data_are_cannot_tell(tmp_path):

@@ -80,6 +80,64 @@ def test_a_threshold_that_is_no_number_is_refused(sweep):
         analysis.predict(sweep, n_params=-1)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"level": 2}, r"level must be above 0 and below 1, got 2; 0\.9 gives 90 % intervals\."),
+        ({"level": math.nan}, r"level must be above 0 and below 1, got nan; .*\."),
+        ({"n_params": math.inf}, r"n_params must be positive and finite, got inf; .*\."),
+        ({"size": 0}, r"size must be positive and finite, got 0\."),
+        ({"lr": math.nan}, r"lr must be positive and finite, got nan; 1e-2 is an example\."),
+        ({"threshold": 0}, r"threshold must be a positive number or auto, got 0; 100 is usual\."),
+        ({"threshold": "some"}, r"threshold must be a number or auto, got 'some'\."),
+    ],
+)
+def test_what_is_asked_is_checked_before_anything_is_read(tmp_path, wrong, sentence):
+    """Not even the directory is there, so no law was fitted."""
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        analysis.predict(tmp_path / "none", **{"n_params": N_128, **wrong})
+
+
+def of_kind(root, kind):
+    for path in root.glob("runs/*/run.json"):
+        run = json.loads(path.read_text())
+        run["config"]["model"] = {"kind": kind, "width": run["config"]["model"]["width"]}
+        path.write_text(json.dumps(run))
+    return root
+
+
+@pytest.mark.parametrize("threshold", [100, "auto"])
+def test_a_model_without_attention_has_no_critical_rate_of_this_kind(tmp_path, threshold):
+    root = of_kind(write_sweep(tmp_path / "s", qk_norms=(False,), logits=False), "convnet")
+    found = analysis.predict(root, n_params=N_128, lr=1e-2, threshold=threshold)
+    assert found.verdict == "cannot tell"
+    assert found.reason == (
+        "cannot tell: no run recorded max_attention_logit: a model without attention logits has "
+        "no critical learning rate of this kind"
+    )
+    assert "danger line" not in found.horizon
+
+
+def test_a_model_of_ones_own_is_told_of_taps(tmp_path):
+    root = of_kind(write_sweep(tmp_path / "s", qk_norms=(False,), logits=False), "mine")
+    found = analysis.predict(root, n_params=N_128)
+    assert found.reason.endswith("a model of your own that has them shows them through a tap")
+
+
+def test_a_law_that_falls_is_said_to_fall(sweep):
+    assert "which falls as N to the power -0.49" in analysis.predict(sweep, n_params=N_128).reason
+
+
+def test_a_law_that_rises_is_said_to_rise(tmp_path):
+    root = start_sweep(tmp_path / "s")
+    for width, dex in ((16, -0.9), (32, 0.0), (64, 0.9)):
+        for lr in (3e-4, 1e-3, *GRID, 1.0):
+            write_run(root, Truth(width=width, lr=lr, seed_dex=dex))
+    found = analysis.predict(root, n_params=N_128)
+    assert found.slope > 0
+    assert "which rises as N to the power" in found.reason
+
+
 def test_an_empty_sweep_cannot_tell(tmp_path):
     found = analysis.predict(start_sweep(tmp_path / "s"), n_params=1e6, lr=1e-2)
     assert found.verdict == "cannot tell"

@@ -86,6 +86,7 @@ def test_the_verdict_turns_with_the_data():
     assert doubled.verdict == "better"
     same = compare(cells, ("full precision", 32), ("full precision", 32))
     assert (same.verdict, same.difference) == ("cannot tell", 0.0)
+    assert "no clear difference" in same.sentence  # A claim of equality may hold all the same.
 
 
 def test_equal_bytes_interpolates_and_never_extrapolates():

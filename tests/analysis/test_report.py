@@ -7,6 +7,7 @@ import pytest
 from synthetic import GRID, Truth, start_sweep, write_run, write_sweep
 
 import analysis
+from analysis.plots import sensitivity_figure
 
 FIGURES = {"loss.png", "sensitivity.png", "signal.png", "traces.png", "critical_lr.png"}
 
@@ -197,6 +198,37 @@ def test_a_model_of_ones_own_needs_no_ladder(tmp_path):
     found = read(analysis.write_report(root))
     assert {"loss.png", "sensitivity.png"} <= set(found.images)
     assert "No run recorded max_attention_logit" in found.text
+
+
+def test_the_page_of_a_model_without_attention_asks_for_no_logits(tmp_path):
+    root = write_sweep(tmp_path / "s", qk_norms=(False,), logits=False)
+    for path in root.glob("runs/*/run.json"):
+        run = json.loads(path.read_text())
+        run["config"]["model"] = {"kind": "convnet", "width": run["config"]["model"]["width"]}
+        path.write_text(json.dumps(run))
+    found = read(analysis.write_report(root))
+    assert "a model without attention logits has no critical learning rate of this kind" in (
+        found.text
+    )
+    for wrong in ("through a tap", "Danger line", "signal reaches", "widen the grid or add sizes"):
+        assert wrong not in found.text
+
+
+def test_a_panel_without_numbers_is_not_drawn(tmp_path):
+    """The best learning rate is the grid's highest, so there is no side above it."""
+    root = write_sweep(tmp_path / "s", lrs=(1e-3, 3e-3), qk_norms=(False,))
+    table = analysis.sensitivity_table(analysis.load(root).trials)
+    assert [axes.get_title() for axes in sensitivity_figure(table).axes] == ["over the whole grid"]
+    found = read(analysis.write_report(root))
+    assert "the right one leaves those rates out" not in found.text
+
+
+@pytest.mark.parametrize("wrong", [{"level": 2.0}, {"threshold": -1.0}])
+def test_a_report_of_nothing_is_refused_before_it_is_written(tmp_path, wrong):
+    root = write_sweep(tmp_path / "s", widths=(16,), lrs=(1e-2,))
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        analysis.write_report(root, **wrong)
+    assert not (root / "report").exists()
 
 
 def test_a_refuted_forecast_does_not_hold_on_the_page(sweep, tmp_path):

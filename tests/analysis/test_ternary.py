@@ -119,3 +119,35 @@ def test_every_quantizer_is_a_line_of_the_figure(x, panels):
     assert len(figure.axes) == panels
     labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
     assert labels == set(SETTINGS)
+
+
+def test_records_without_bytes_have_no_panel_of_them():
+    figure = quantizer_figure(trials(lm).assign(weight_bytes=np.nan), x="size")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["size"]
+
+
+def test_one_seed_cannot_tell_of_decay_or_width():
+    one = trials(lm, sizes=(16, 32, 64), decays=(0.0, 1e-4), seeds=1)
+    assert {claim.name for claim in decay_claims(one)} == {"best decay"}
+    assert {claim.holds for claim in needed_width_claims(one)} == {None}
+    assert all("one seed" in claim.sentence for claim in needed_width_claims(one))
+
+
+def test_decay_is_judged_at_the_quantile_of_its_seeds():
+    """Two seeds that differ by 0.004: t = 6.31 with one degree of freedom, not 2.92 with two."""
+
+    def by_seed(seeds):
+        frame = trials(lambda *a: 3.0, sizes=(32,), decays=(0.0, 1e-4), seeds=seeds)
+        hurt = (frame["quantization.format"] == "ternary") & (frame["optimizer.weight_decay"] > 0)
+        frame["objective"] = 3.0 + hurt * (0.01 + 0.004 * frame["seed"])
+        return [c for c in decay_claims(frame) if c.name == "less sensitive to decay"]
+
+    assert {claim.holds for claim in by_seed(2)} == {None}
+    assert {claim.holds for claim in by_seed(3)} == {False}
+
+
+def test_without_full_precision_nothing_is_compared_with_it():
+    frame = trials(lm, decays=(0.0, 1e-4))
+    frame = frame[frame["quantization.format"] == "ternary"]
+    assert lr_claims(frame) == []
+    assert {claim.name for claim in decay_claims(frame)} == {"best decay"}
