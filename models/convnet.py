@@ -48,8 +48,7 @@ class ConvNetConfig:
         if self.width % GROUP:
             raise ValueError(
                 f"model.width must be a multiple of {GROUP}, the channels of a norm's group, "
-                f"got {self.width}; the nearest widths are "
-                f"{nearest_multiples(self.width, GROUP)}."
+                f"got {self.width}; {nearest_multiples('width', self.width, GROUP)}."
             )
 
     @property

@@ -1,12 +1,14 @@
 """One dial: size -> config, with parameter, FLOP and byte counts; a ladder for each model kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from typing import Any, TypeVar
 
 from models.convnet import ConvNetConfig
 from models.counts import BYTES_PER_PARAMETER, Counts, count_traced
+from models.fields import nearest
 from models.torchvision_nets import TorchvisionConfig
 from models.transformer import TransformerConfig
 from models.vit import ViTConfig
@@ -26,6 +28,8 @@ class Ladder:
     """The size of a config; the inverse of at_size."""
     count: Callable[[Any], Counts]
     """Counts from the config alone."""
+    rounds: bool = False
+    """Whether neighbouring sizes can be the same net."""
 
 
 def has_ladder(config: object) -> bool:
@@ -51,6 +55,33 @@ def size_of(config: object) -> int:
 def count(config: object) -> Counts:
     """Returns the counts of a config with a ladder; no memory is taken for the model."""
     return _ladder(config).count(config)
+
+
+def check_rungs(configs: Iterable[object]) -> None:
+    """Raises ValueError where two of the configs differ in size alone and are the same net.
+
+    torchvision's nets round a percent to whole channels: ResNets of 12 and 13 % have 8 both.
+    """
+    rounding = [c for c in dict.fromkeys(configs) if (ladder := _find(c)) and ladder.rounds]
+    for first, second in combinations(rounding, 2):
+        sizes = size_of(first), size_of(second)
+        if sizes[0] == sizes[1] or type(first) is not type(second):
+            continue
+        if at_size(first, sizes[1]) == second and count(first) == count(second):
+            # No channel falls on the way up, so equal counts are equal channels.
+            taken = [count(config) for config in rounding]
+            others = [_other(first, min(sizes), -1, taken), _other(first, max(sizes), 1, taken)]
+            raise ValueError(
+                f"model.size must give another net each time, got {sizes[0]} and {sizes[1]}, which "
+                f"round to the same channels; {nearest('other size', filter(None, others))}."
+            )
+
+
+def _other(config: object, size: int, step: int, taken: list[Counts]) -> int:
+    """The nearest size below or above whose net isn't taken; 0 where there is none."""
+    while size > 0 and count(at_size(config, size)) in taken:
+        size += step
+    return size
 
 
 def _count_transformer(config: TransformerConfig) -> Counts:
@@ -154,7 +185,7 @@ LADDERS: dict[type, Ladder] = {
     ViTConfig: Ladder("width", _at_width, _width, _count_vit),
     ConvNetConfig: Ladder("width", _at_width, _width, _count_convnet),
     TorchvisionConfig: Ladder(
-        "width multiplier in percent", _at_percent, _percent, _count_torchvision
+        "width multiplier in percent", _at_percent, _percent, _count_torchvision, rounds=True
     ),
 }
 """Ladders by the type of config."""

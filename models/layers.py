@@ -144,6 +144,14 @@ class SwiGLU(nn.Module):
         return self.mlp_out(F.silu(self.mlp_gate(x_ND)) * self.mlp_in(x_ND))
 
 
+def scale_linears(module: nn.Module, gain: float) -> None:
+    """Multiplies the weights of every `Linear` in a module by a factor."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, Linear):
+                layer.weight.mul_(gain)
+
+
 MLPS = {"gelu": MLP, "swiglu": SwiGLU}
 """MLPs of a block by name."""
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.attend import turn_table
-from models.fields import check_flag, check_heads, check_whole
-from models.layers import MLPS, NORMS, Block, Linear, Tap
+from models.fields import check_flag, check_heads, check_positive, check_whole
+from models.layers import MLPS, NORMS, Block, Linear, Tap, scale_linears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class TransformerConfig:
     """Norm of the residual stream: layernorm or rmsnorm (qk_norm is a LayerNorm either way)."""
     mlp: str = "gelu"
     """gelu: hidden width 4 D; swiglu: gated, hidden width 3 D."""
+    init_gain: float = 1.0
+    """Factor on the initial weights of the blocks' linear layers; source A: 1."""
 
     def __post_init__(self) -> None:
         check_whole(self, ("width", "depth", "head_dim", "vocab_size", "max_positions"))
@@ -47,6 +49,7 @@ class TransformerConfig:
                 raise ValueError(
                     f"model.{name} must be one of {', '.join(names)}, got {getattr(self, name)!r}."
                 )
+        check_positive(self, "init_gain")
         if self.head_dim % 2:
             raise ValueError(
                 f"model.head_dim must be even, since rotary positions turn pairs, "
@@ -85,6 +88,8 @@ class Transformer(nn.Module):
             )
             for layer in range(config.depth)
         )
+        if config.init_gain != 1:
+            scale_linears(self.blocks, config.init_gain)
         self.final_norm = NORMS[config.norm](config.width)
         self.head = Linear(config.width, config.vocab_size)
         self.tap = Tap("logits")

@@ -48,8 +48,8 @@ class ViTConfig:
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"model.image_size must be a multiple of model.patch_size, got {self.image_size} "
-                f"and {self.patch_size}; the nearest sizes are "
-                f"{nearest_multiples(self.image_size, self.patch_size)}."
+                f"and {self.patch_size}; "
+                f"{nearest_multiples('size', self.image_size, self.patch_size)}."
             )
 
     @property

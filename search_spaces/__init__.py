@@ -25,6 +25,7 @@ SPACES = {
     "ternary-width": ternary_width,
     "ternary-random": ternary_random,
 }
-"""Spaces by name: modules with SPACE; the first paragraph of a docstring is the question."""
+"""Spaces by name: modules with SPACE, and PRESET where lm-tiny isn't what it is about; the first
+paragraph of a docstring is the question."""
 
 __all__ = ["SPACES"]

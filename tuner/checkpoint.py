@@ -33,19 +33,32 @@ def write_whole(path: Path, value: Any) -> None:
 
 def checkpoint_step(directory: Path) -> int | None:
     """Returns the number of updates in the checkpoint of a directory, or None without one."""
+    state = peek(directory)
+    return None if state is None else int(state["step"])
+
+
+def peek(directory: Path) -> dict[str, Any] | None:
+    """Returns the checkpoint of a directory, its weights left on disk, or None without one.
+
+    Raises ValueError for a damaged file.
+    """
     path = directory / CHECKPOINT_FILE
-    return int(torch.load(path, weights_only=True)["step"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return _read(path, "be a checkpoint", "remove it to train its run from the start", mmap=True)
 
 
 def read_model(directory: Path) -> dict[str, Tensor]:
     """Returns the final weights in a directory, on the CPU; ValueError for a damaged file."""
-    path = directory / MODEL_FILE
+    return _read(directory / MODEL_FILE, "hold a run's final weights", "train the run again")
+
+
+def _read(path: Path, what: str, cure: str, *, mmap: bool = False) -> dict[str, Any]:
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        # A machine without a GPU may read what one with a GPU wrote.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{path} must hold a run's final weights, got a damaged file "
-            f"({type(error).__name__}: {reason}); train the run again."
+            f"{path} must {what}, got a damaged file ({type(error).__name__}: {reason}); {cure}."
         ) from None
-    return weights

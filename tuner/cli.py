@@ -1,9 +1,11 @@
 """The command `foretune`; `python -m tuner` is the same.
 
 Exit codes: 0 done; 2 bad arguments, in one sentence; 3 some trials failed for a reason other than
-divergence; 130 interrupted.
+divergence; 130 interrupted; 141 where the reader of its output has gone.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,16 +71,28 @@ def main(argv: list[str] | None = None) -> None:
         commands = {**COMMANDS, "submit": _submit(arguments[cut + 1 :])}
         arguments = arguments[:cut]
     try:
-        code = tyro.extras.subcommand_cli_from_dict(
-            commands, prog="foretune", description=DESCRIPTION, args=gather(arguments)
+        try:
+            code = _run(commands, gather(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # As in `foretune list spaces | head -1`.
+        # What is left goes nowhere; the interpreter's own flush would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, prog="foretune", description=DESCRIPTION, args=arguments
         )
     except ValueError as error:
         print(f"foretune: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("foretune: interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"foretune: {str(error) or 'Interrupted.'}", file=sys.stderr)
+        return 130
 
 
 def gather(arguments: list[str]) -> list[str]:

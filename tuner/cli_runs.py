@@ -42,11 +42,12 @@ def train(
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
     """
+    from tuner.rundir import local_path
     from tuner.single import train_one
 
     return train_one(
         preset,
-        out=Path(out),
+        out=local_path("--out", out),
         interventions=interventions,
         overrides=overrides,
         size=size,
@@ -61,7 +62,7 @@ def sweep(
     /,
     *,
     out: str,
-    preset: str = "lm-tiny",
+    preset: str = "",
     sizes: tuple[int, ...] = (),
     grids: Annotated[tuple[str, ...], arg(name="grid", metavar="FIELD=V1,V2")] = (),
     drop: Annotated[tuple[str, ...], arg(metavar="FIELD")] = (),
@@ -89,7 +90,8 @@ def sweep(
     Args:
         space: name of a search space (`foretune list spaces`) or FILE.py[:NAME].
         out: new directory for the sweep's records, on a file system that every node sees.
-        preset: name of a preset (`foretune list presets`) or FILE.py:NAME.
+        preset: name of a preset (`foretune list presets`) or FILE.py:NAME; empty is the space's
+            own (`foretune list spaces`), else lm-tiny.
         sizes: rungs of the ladder instead of the space's own; for transformers the width.
         grids: values to try for a field, like optimizer.lr=1e-3,1e-2.
         drop: fields of the space to leave as the preset has them.
@@ -115,19 +117,23 @@ def sweep(
     """
     from tuner.commands import sweep_command
     from tuner.execution import Execution
-    from tuner.plan import Plan, named_space, narrow
+    from tuner.plan import Plan
+    from tuner.rundir import local_path
+    from tuner.spaces import named_preset, named_space, narrow
 
+    directory = local_path("--out", out)
     fixed, new = parse_assignments(overrides), parse_grids(grids)
     plan = Plan(
         narrow(named_space(space), sizes=sizes, grids=new, drop=drop, fixed=fixed),
         name=space,
-        preset=preset,
+        preset=preset or named_preset(space),
         search=search,
         num_samples=num_samples,
         seeds=seeds,
         seed=seed,
         interventions=interventions,
         overrides=fixed,
+        grids=tuple(new),
     )
     execution = Execution(
         scheduler=scheduler,
@@ -143,7 +149,7 @@ def sweep(
         experiment=experiment,
     )
     return sweep_command(
-        plan, out=Path(out), execution=execution, dry_run=dry_run, command=_command()
+        plan, out=directory, execution=execution, dry_run=dry_run, command=_command()
     )
 
 
@@ -198,10 +204,11 @@ def reproduce(
     """
     from tuner.execution import Execution
     from tuner.reproduce import reproduce as run
+    from tuner.rundir import local_path
 
     return run(
         figure,
-        out=Path(out),
+        out=local_path("--out", out),
         scale=scale,
         seeds=seeds,
         overrides=parse_assignments(overrides),

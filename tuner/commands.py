@@ -12,6 +12,7 @@ from models import MODELS, at_size, count, has_ladder
 from search_spaces import SPACES
 from tuner.config import Run
 from tuner.data import NAMES as DATASETS
+from tuner.end_table import end_table
 from tuner.execution import Execution
 from tuner.image_data import SOURCES
 from tuner.interventions import INTERVENTIONS
@@ -79,11 +80,9 @@ def _print_outcomes(result: SweepResult) -> None:
 
 
 def _print_sensitivity(directory: Path) -> None:
-    table = analysis.sensitivity_table(analysis.load(directory).trials)
-    if len(table):
-        shown = [c for c in table if c not in ("family", "n_seeds", "n_lr", "status")]
-        print("\nLR sensitivity in nats (0: the LR doesn't matter), low-high its 90 % interval")
-        print(table[shown].to_string(index=False, float_format=lambda x: f"{x:.3g}", na_rep="-"))
+    text = end_table(analysis.load(directory).trials)
+    if text:
+        print(f"\n{text}")
 
 
 def collect_command(directory: Path) -> int:
@@ -188,6 +187,14 @@ def sync_command(directory: Path, *, tracking_uri: str) -> int:
     return 3 if message else 0
 
 
+TEXTS = {
+    "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
+    "prose": "The language reference that Python's help() shows, as bytes (embedded, English).",
+    "text": "A local file, or all files of a folder, as bytes: data.path.",
+    "tokens": "A memory-mapped token file, .npy or .bin (uint16): data.path, data.vocab_size.",
+}
+
+
 def list_command(what: str) -> int:
     """Prints the names of a family, one line each."""
     families: dict[str, dict[str, object]] = {
@@ -200,14 +207,12 @@ def list_command(what: str) -> int:
         "figures": dict(REPRODUCTIONS),
     }
     about = {
-        "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
-        "text": "A local file, or all files of a folder, as bytes: data.path.",
-        "tokens": "A memory-mapped token file, .npy or .bin (uint16): data.path, data.vocab_size.",
-        **{name: source.about for name, source in SOURCES.items()},
-        **QUANTIZERS_ABOUT,
-        **{name: figure.question for name, figure in REPRODUCTIONS.items()},
-    }
+        "datasets": {**TEXTS, **{name: source.about for name, source in SOURCES.items()}},
+        "quantizers": QUANTIZERS_ABOUT,
+        "figures": {name: figure.question for name, figure in REPRODUCTIONS.items()},
+    }.get(what, {})
     for name, thing in families[what].items():
         doc = about.get(name) or (thing.__doc__ or "").strip().split("\n\n")[0]
-        print(f"{name:20} {' '.join(doc.split())}")
+        preset = getattr(thing, "PRESET", "") if what == "spaces" else ""
+        print(f"{name:20} {' '.join(doc.split())}" + (f" (preset {preset})" if preset else ""))
     return 0

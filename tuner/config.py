@@ -101,7 +101,11 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Linear warm-up to the peak, then a fall to `final_lr` at the last step."""
+    """Linear warm-up to the peak, then a fall to `final_lr` at the last step.
+
+    The first step after the warm-up is at the peak: where it is the last one, too (warmup_steps =
+    steps - 1), the run ends at the peak.
+    """
 
     name: str = "cosine"
     """Shape of the fall: cosine or constant (no fall)."""

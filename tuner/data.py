@@ -9,13 +9,15 @@ import sysconfig
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-NAMES = ("stdlib", "text", "tokens")
+NAMES = ("stdlib", "prose", "text", "tokens")
+EMBEDDED = ("stdlib", "prose")
 VALIDATION_SHARE = 20
 """One file (or, in a single file, one 4 KiB chunk) in this many is held out."""
 CHUNK = 4096
@@ -27,9 +29,10 @@ class Data:
 
     name: str = "stdlib"
     """stdlib: the running Python's own standard-library sources as bytes (embedded default);
+    prose: the language reference that its help() shows, English, 0.5 MB (embedded);
     text: a file, or a folder's files, as bytes; tokens: a `.npy` or `.bin` (uint16) token file."""
     path: str = ""
-    """File or folder for text and tokens; empty for stdlib."""
+    """File or folder for text and tokens; empty for the embedded texts."""
     sequence_length: int = 64
     """Context T, in tokens."""
     vocab_size: int = 256
@@ -49,11 +52,11 @@ class Data:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"data.{name} must be a whole number from 1 up, got {value!r}.")
-        if self.name != "stdlib" and not self.path:
+        if self.name not in EMBEDDED and not self.path:
             raise ValueError(f"data.path must name the file of data.name={self.name}, got nothing.")
-        if self.name == "stdlib" and self.path:
+        if self.name in EMBEDDED and self.path:
             raise ValueError(
-                f"data.path must be empty for data.name=stdlib, got {self.path!r}; "
+                f"data.path must be empty for data.name={self.name}, got {self.path!r}; "
                 f"set data.name=text to read it."
             )
         if self.name != "tokens" and self.vocab_size != 256:
@@ -119,6 +122,8 @@ def load_corpus(data: Data) -> Corpus:
     """
     if data.name == "stdlib":
         return _split_files(_standard_library_files())
+    if data.name == "prose":
+        return _split_array(np.frombuffer(_language_reference(), dtype=np.uint8))
     path = Path(data.path)
     if not path.exists():
         raise ValueError(f"data.path must be a file or folder that exists, got {data.path!r}.")
@@ -145,6 +150,10 @@ def _standard_library_files() -> list[tuple[str, Path]]:
     left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
     named = ((p.relative_to(root), p) for p in root.rglob("*.py"))
     return sorted((r.as_posix(), p) for r, p in named if not left_out.intersection(r.parts))
+
+
+def _language_reference() -> bytes:
+    return "\n".join(topics[name] for name in sorted(topics)).encode()
 
 
 def _split_files(named: list[tuple[str, Path]]) -> Corpus:

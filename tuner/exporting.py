@@ -23,11 +23,13 @@ from models.ternary_file import DTYPES
 from tuner.checkpoint import MODEL_FILE, read_model
 from tuner.config import Run
 from tuner.losses import cross_entropy
-from tuner.rundir import from_config, read_json
+from tuner.rundir import from_config, local_path, read_json
 from tuner.streams import Stream, open_stream
 from tuner.train import validation_parts
 
 REST_DTYPES = {"safetensors": tuple(DTYPES), "gguf": tuple(FULL_TYPES)}
+NOTABLE = 1e-3
+"""Largest logit difference that needs no explanation."""
 BLOCK = 256
 """Weights of a row that share a block in TQ1_0 and TQ2_0; rows are D or 3 D long."""
 
@@ -88,7 +90,10 @@ def export_run(
     print(exported.size)
     for sentence in exported.sentences:
         print(sentence)
-    _say(compare(finished.run, stream, model, load_model(path, finished.run.model)), finished)
+    found = compare(finished.run, stream, model, load_model(path, finished.run.model))
+    _say(found, finished)
+    if found.largest_difference > NOTABLE:
+        print(why_different(finished.run, format, rest_dtype), end="")
     print(f"written: {path}")
     return 0
 
@@ -175,6 +180,21 @@ def _say(found: Comparison, finished: FinishedRun) -> None:
     )
 
 
+def why_different(run: Run, format: str, rest_dtype: str) -> str:
+    """Returns a line on why a file's logits are to be expected to differ, or nothing."""
+    reasons: list[str] = []
+    if format == "gguf" and run.quantization.scale_dtype != "float16":
+        reasons.append(
+            "GGUF keeps scales in fp16, which can flip int8 roundings of inputs (training with "
+            "--set quantization.scale_dtype=float16 avoids it)"
+        )
+    if rest_dtype != "fp32":
+        reasons.append(f"--rest-dtype {rest_dtype} rounds all that isn't ternary")
+    if not reasons:
+        return ""
+    return f"more than {NOTABLE:g} is to be expected: {', and '.join(reasons)}\n"
+
+
 def _config(facts: Mapping[str, Any]) -> Run:
     try:
         return from_config(facts["config"])
@@ -213,6 +233,7 @@ def _check_exportable(run: Run, format: str) -> None:
 
 
 def _check_out(path: Path, format: str) -> None:
+    local_path("--out", path, file=True)
     if path.suffix != f".{format}":
         raise ValueError(f"--out must end in .{format} for --format {format}, got {path}.")
     if os.path.isfile(path.parent):

@@ -4,9 +4,10 @@ The mechanism is a typed field where it acts; an intervention only names a setti
 one, write a function here and a line in `INTERVENTIONS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
-from tuner.config import Run, override
+from tuner.config import Run, dotted, near, override
+from tuner.override import UnknownField
 
 
 def qk_layernorm(run: Run) -> Run:
@@ -60,3 +61,54 @@ INTERVENTIONS: dict[str, Callable[[Run], Run]] = {
     "small-epsilon": small_epsilon,
 }
 """Interventions by name."""
+
+
+def intervene(run: Run, names: Iterable[str]) -> Run:
+    """Returns the run changed from left to right.
+
+    Raises ValueError for an unknown name, one given twice and one that doesn't fit the model.
+    """
+    done: list[str] = []
+    for name in names:
+        if name not in INTERVENTIONS:
+            raise ValueError(
+                f"intervention must be one of {', '.join(INTERVENTIONS)}, got {name!r}."
+                f"{near(name, INTERVENTIONS)}"
+            )
+        if name in done:
+            raise ValueError(f"intervention must be given once, got {name} twice; leave one out.")
+        try:
+            run = INTERVENTIONS[name](run)
+        except UnknownField as error:
+            raise ValueError(
+                f"intervention {name} needs a field {error.path}, which {error.owner} doesn't have."
+            ) from None
+        done.append(name)
+    return run
+
+
+def check_undone(
+    run: Run, names: Iterable[str], changes: Mapping[str, object], origin: Mapping[str, str]
+) -> None:
+    """ValueError where a change that came after the interventions has undone one of them.
+
+    run is what came out; origin says where a change's path is from if not from --set: `space`, or
+    an option.
+    """
+    names = list(names)
+    now, again = dotted(run), dotted(intervene(run, names))
+    for field, value in again.items():
+        paths = [p for p in changes if field == p or field.startswith(f"{p}.")]
+        if not paths or repr(now[field]) == repr(value):
+            continue
+        (*_, name) = (
+            n for n in names if repr(dotted(intervene(run, [n]))[field]) != repr(now[field])
+        )
+        place = origin.get(paths[0], "--set")
+        if place == "space":
+            end = f"which the space varies; add --drop {paths[0]}."
+        elif place == "--set":
+            end = f"which --set sets to {now[field]!r}; leave one out."
+        else:
+            end = f"which {place} varies; leave one out."
+        raise ValueError(f"intervention {name} sets {field}, {end}")

@@ -4,16 +4,13 @@ A run with `run.json` and no `outcome.json` is unfinished; see `tuner.rundir` fo
 """
 
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from analysis.run_files import read_metrics
-from tuner.checkpoint import CHECKPOINT_FILE
+from tuner.checkpoint import peek
 from tuner.config import Run
 from tuner.outcome import objective
 from tuner.rundir import check_writable, describe, from_config, read_json, run_id, write_json
@@ -21,13 +18,23 @@ from tuner.streams import load_source
 
 
 def check_new(directory: Path) -> None:
-    """Raises ValueError where a directory holds a sweep."""
-    # os.path: a folder that may not be looked into is left for `check_writable` to name.
-    if any(os.path.exists(directory / name) for name in ("sweep.json", "runs")):
+    """Raises ValueError where a directory holds a sweep, or runs of `foretune train`."""
+    if holds_sweep(directory):
         raise ValueError(
             f"--out must be a new directory, got {directory}, which holds a sweep; continue it "
             f"with 'foretune resume {directory}' or name another."
         )
+    if os.path.exists(directory / "runs"):
+        raise ValueError(
+            f"--out must be a new directory, got {directory}, which holds runs of foretune train; "
+            f"name another."
+        )
+
+
+def holds_sweep(directory: Path) -> bool:
+    """Whether a directory is one of a sweep."""
+    # os.path: a folder that may not be looked into is left for `check_writable` to name.
+    return os.path.exists(directory / "sweep.json")
 
 
 @contextmanager
@@ -47,16 +54,20 @@ def new_folder(directory: Path) -> Iterator[None]:
         raise
 
 
-def write_down(directory: Path, runs: list[Run], facts: Mapping[str, Any]) -> None:
-    """Writes every run.json, then sweep.json, into a new directory.
+def describe_all(runs: list[Run]) -> list[dict[str, Any]]:
+    """Returns the content of every run.json; ValueError for a model that can't be built."""
+    hashes = {run.data: load_source(run.data).sha256 for run in runs}
+    return [{**describe(run), "data_sha256": hashes[run.data]} for run in runs]
+
+
+def write_down(directory: Path, runs: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
+    """Writes every run.json, as `describe_all` gives them, then sweep.json, into a new directory.
 
     Raises ValueError where it holds another sweep.
     """
     check_new(directory)
-    hashes = {run.data: load_source(run.data).sha256 for run in runs}
     for run in runs:
-        facts_of_run = {**describe(run), "data_sha256": hashes[run.data]}
-        write_json(directory / "runs" / run_id(run) / "run.json", facts_of_run)
+        write_json(directory / "runs" / run["run_id"] / "run.json", run)
     write_json(directory / "sweep.json", {**facts, "trials": len(runs)})
 
 
@@ -121,7 +132,7 @@ def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | 
         # A run that finishes reports its last validation as its end.
         last = outcome["step"] - (outcome["outcome"] == "finished")
     else:
-        last, loss = _checkpointed(run_dir / "checkpoint" / CHECKPOINT_FILE)
+        last, loss = _checkpointed(run_dir / "checkpoint")
         if loss is not None:  # Its row is written with the next update, which a kill prevents.
             losses[last] = loss
     at_init = losses.get(0)
@@ -133,17 +144,7 @@ def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | 
     return reports, end
 
 
-def _checkpointed(path: Path) -> tuple[int, float | None]:
+def _checkpointed(directory: Path) -> tuple[int, float | None]:
     """Step of a checkpoint, and the validation loss at that step; 0 and none without one."""
-    if not path.is_file():
-        return 0, None
-    try:
-        # mmap leaves the weights on disk.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return int(state["step"]), state["row"].get("val_loss")
-    except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"{path} must be a checkpoint, got a damaged file ({type(error).__name__}: {reason}); "
-            f"remove it to train its run from the start."
-        ) from error
+    state = peek(directory)
+    return (int(state["step"]), state["row"].get("val_loss")) if state else (0, None)

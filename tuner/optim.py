@@ -119,8 +119,8 @@ class AdamW:
 def lr_at(schedule: Schedule, *, peak: float, steps: int, step: int) -> float:
     """Returns the learning rate of update `step` (from 0) of `steps`.
 
-    Linear from peak / warmup_steps to peak in the first warmup_steps updates; cosine then reaches
-    final_lr at the last update.
+    Linear from peak / warmup_steps to peak in the first warmup_steps updates; cosine then falls
+    from peak, in the next one, to final_lr in the last. Where that is one and the same, it is peak.
     """
     if step < schedule.warmup_steps:
         return peak * (step + 1) / schedule.warmup_steps

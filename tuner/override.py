@@ -8,6 +8,29 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+ALIASES = {
+    "batch": "batch_size",
+    "context": "sequence_length",
+    "eps": "epsilon",
+    "grad_clip": "clip_norm",
+    "hidden_size": "width",
+    "layers": "depth",
+    "learning_rate": "lr",
+    "max_steps": "steps",
+    "warmup": "warmup_steps",
+    "wd": "weight_decay",
+}
+"""What fields are called elsewhere; for hints alone."""
+
+
+class UnknownField(ValueError):
+    """A dotted path that names no field."""
+
+    def __init__(self, sentence: str, *, path: str = "", owner: str = "", hint: str = ""):
+        super().__init__(sentence)
+        self.path, self.owner, self.hint = path, owner, hint
+        """The path, the class that lacks it, and ` Did you mean ...?` or nothing."""
+
 
 def near(word: str, names: Mapping[str, object] | tuple[str, ...] | list[str]) -> str:
     """Returns ` Did you mean NAME?` for the nearest of names, or nothing."""
@@ -18,8 +41,9 @@ def near(word: str, names: Mapping[str, object] | tuple[str, ...] | list[str]) -
 def override(target: T, changes: Mapping[str, Any]) -> T:
     """Returns a copy of a frozen dataclass with the fields at dotted paths replaced.
 
-    Fields of one part change together, so width and head_dim can move at once. Raises ValueError
-    for a path that doesn't exist (with the nearest one) or a value that breaks a rule.
+    Fields of one part change together, so width and head_dim can move at once. Raises UnknownField,
+    a ValueError, for a path that doesn't exist (with the nearest one), and ValueError for a value
+    that breaks a rule.
     """
     return _override(target, changes, prefix="")
 
@@ -31,7 +55,7 @@ def _override(target: Any, changes: Mapping[str, Any], prefix: str) -> Any:
     for path, value in changes.items():
         head, _, rest = path.partition(".")
         if head not in names or (rest and not is_dataclass(getattr(target, head))):
-            raise ValueError(f"There is no field {prefix}{path}.{_nearest(path, target, prefix)}")
+            raise _unknown(path, target, prefix)
         if rest:
             nested.setdefault(head, {})[rest] = value
         else:
@@ -42,13 +66,23 @@ def _override(target: Any, changes: Mapping[str, Any], prefix: str) -> Any:
     return replace(target, **direct)
 
 
-def _nearest(path: str, target: Any, prefix: str) -> str:
-    known = list(dotted(target))
-    hint = near(path, known)
-    if not hint:
-        same_leaf = [k for k in known if k.rpartition(".")[2] == path.rpartition(".")[2]]
-        hint = f" Did you mean {same_leaf[0]}?" if same_leaf else f" There are: {', '.join(known)}."
-    return hint.replace("mean ", f"mean {prefix}") if prefix else hint
+def _unknown(path: str, target: Any, prefix: str) -> UnknownField:
+    owner, known = type(target).__name__, list(dotted(target))
+    hint = (_same_meaning(path, known) or near(path, known)).replace("mean ", f"mean {prefix}")
+    told = f"{prefix}{path} is no field of {owner}" if prefix else f"There is no field {path}"
+    end = hint or f" There are: {', '.join(known)}."
+    return UnknownField(f"{told}.{end}", path=f"{prefix}{path}", owner=owner, hint=hint)
+
+
+def _same_meaning(path: str, known: list[str]) -> str:
+    """Returns the hint for the one field of the path's last name, or of what that stands for."""
+    leaf = path.rpartition(".")[2]
+    alias = get_close_matches(leaf, ALIASES, n=1, cutoff=0.75)
+    for name in (leaf, *(ALIASES[word] for word in alias)):
+        same = [k for k in known if k.rpartition(".")[2] == name]
+        if len(same) == 1:
+            return f" Did you mean {same[0]}?"
+    return ""
 
 
 def _fit_type(path: str, value: Any, old: Any) -> Any:

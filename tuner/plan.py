@@ -1,94 +1,24 @@
 """From a search space to the list of runs it means, checked before anything starts."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, is_dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import product
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
-from search_spaces import SPACES
-from tuner.config import Run, dotted, near
-from tuner.resolve import SIZE, load_name, resolve
-from tuner.rundir import run_id, to_config
+from models.ladder import check_rungs
+from tuner.config import Run, dotted
+from tuner.inert import check_effective, without_inert
+from tuner.quantizers import FIELDS as QUANTIZER_FIELDS
+from tuner.quantizers import nearest_name
+from tuner.resolve import QUANTIZER, SPACE, resolve_draw
+from tuner.rundir import run_id
+from tuner.spaces import DEFAULT_PRESET, Part, Space, describe_space, json_value, parts_of
 from tuner.streams import open_stream
 
-Part = Mapping[str, Any]
-"""{dotted field: Ray Tune domain, grid, or a fixed value}."""
-Space = Part | Sequence[Part]
-"""One part, or several of which a sweep runs all: a field's domain can differ between them."""
-
 SEARCHES = ("grid", "random")
-
-
-def named_space(name: str) -> Space:
-    """Returns the space of a name, or of `FILE.py[:NAME]` (NAME is SPACE unless given)."""
-    if name in SPACES:
-        return SPACES[name].SPACE
-    if ".py" in name:
-        found = load_name(name, default="SPACE")
-        return found.SPACE if isinstance(found, ModuleType) else found
-    raise ValueError(
-        f"space must be one of {', '.join(SPACES)} or FILE.py, got {name!r}.{near(name, SPACES)}"
-    )
-
-
-def narrow(
-    space: Space,
-    *,
-    sizes: Iterable[int] = (),
-    grids: Mapping[str, list[Any]] | None = None,
-    drop: Iterable[str] = (),
-    fixed: Iterable[str] = (),
-) -> list[dict[str, Any]]:
-    """Returns the space's parts with sizes and grids replaced, dropped and fixed fields taken out.
-
-    Raises ValueError for a field to drop that no part holds, and for one named twice.
-    """
-    new = {path: {"grid_search": values} for path, values in (grids or {}).items()}
-    options = {"--grid": new, "--drop": list(drop), "--set": list(fixed)}
-    if sizes:
-        options["--sizes"] = {SIZE: {"grid_search": list(sizes)}}
-    _check_named_once(options)
-    known = list(dict.fromkeys(path for part in parts_of(space) for path in part))
-    for path in options["--drop"]:
-        if path not in known:
-            raise ValueError(
-                f"--drop must name a field of the space ({', '.join(known)}), got {path!r}."
-                f"{near(path, known)}"
-            )
-    gone = {*options["--drop"], *options["--set"]}
-    replaced = new | options.get("--sizes", {})
-    return [
-        {path: domain for path, domain in part.items() if path not in gone} | replaced
-        for part in parts_of(space)
-    ]
-
-
-def parts_of(space: Space) -> list[Part]:
-    """Returns the parts of a space; ValueError where it has another form."""
-    parts = [space] if isinstance(space, Mapping) else space
-    if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
-        raise ValueError(f"space must be a dict of fields or a list of such dicts, got {space!r}.")
-    for part in parts:
-        if not isinstance(part, Mapping):
-            raise ValueError(f"each part of a space must be a dict of fields, got {part!r}.")
-    return list(parts)
-
-
-def _check_named_once(options: Mapping[str, Iterable[str]]) -> None:
-    """ValueError where one option would quietly undo another."""
-    seen: dict[str, str] = {}
-    for option, paths in options.items():
-        for path in paths:
-            if path in seen:
-                raise ValueError(
-                    f"{path} must be given by one option, got {seen[path]} and {option}; leave "
-                    f"one out."
-                )
-            seen[path] = option
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +30,7 @@ class Plan:
     _: KW_ONLY
     name: str = "own"
     """The space's name, for the record."""
-    preset: str | Run = "lm-tiny"
+    preset: str | Run = DEFAULT_PRESET
     """What the space's fields are changed in: a name, FILE.py:NAME, or a run."""
     search: str = "grid"
     """grid: all combinations of the grids, each `num_samples` times with the other domains drawn.
@@ -115,6 +45,8 @@ class Plan:
     """Named changes to every run, from left to right."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """{dotted field: value} of every run; wins over the space."""
+    grids: tuple[str, ...] = ()
+    """Fields of the space that --grid has put there, for messages."""
 
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
@@ -131,13 +63,22 @@ class Plan:
         rng = np.random.RandomState(self.seed)
         grid, parts = self.search == "grid", parts_of(self.space)
         draws = [draw for part in parts for draw in (_grid(part) if grid else [dict(part)])]
-        runs: dict[str, Run] = {}
+        resolved: list[tuple[dict[str, Any], Run]] = []
         for draw in [d for d in draws for _ in range(self.num_samples)]:
             chosen = {path: _draw(path, domain, rng) for path, domain in draw.items()}
+            origin = {p: "--grid" if p in self.grids else SPACE for p in chosen}
             for offset in range(self.seeds):
                 changes = {"seed": self.seed + offset, **chosen, **self.overrides}
-                run = resolve(self.preset, interventions=self.interventions, overrides=changes)
-                runs.setdefault(run_id(run), run)
+                run = resolve_draw(
+                    self.preset,
+                    interventions=self.interventions,
+                    overrides=changes,
+                    origin={p: place for p, place in origin.items() if p not in self.overrides},
+                )
+                resolved.append((changes, run))
+        check_effective(resolved)
+        check_rungs(run.model for _, run in resolved)
+        runs = {run_id(run): run for run in (without_inert(run) for _, run in resolved)}
         for data, batch_size in {(run.data, run.batch_size) for run in runs.values()}:
             open_stream(data, batch_size=batch_size)
         return list(runs.values())
@@ -153,7 +94,7 @@ class Plan:
             "seeds": self.seeds,
             "seed": self.seed,
             "interventions": list(self.interventions),
-            "overrides": {path: _json(value) for path, value in self.overrides.items()},
+            "overrides": {path: json_value(value) for path, value in self.overrides.items()},
         }
 
 
@@ -181,29 +122,29 @@ def _draw(path: str, domain: Any, rng: np.random.RandomState) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _json(value: Any) -> Any:
-    return to_config(value) if is_dataclass(value) else value
-
-
-def describe_space(space: Part) -> dict[str, Any]:
-    """Returns a part of a space as JSON values: grids as lists, domains as text."""
-    return {
-        path: [_json(value) for value in domain["grid_search"]]
-        if isinstance(domain, Mapping)
-        else (repr(domain) if isinstance(domain, Domain) else _json(domain))
-        for path, domain in space.items()
-    }
-
-
 def label_runs(runs: list[Run]) -> dict[str, str]:
-    """Returns a short name for every run, by run id: the fields in which they differ."""
-    flat = {run_id(run): dotted(run) for run in runs}
+    """Returns a short name for every run, by run id: the fields in which they differ.
+
+    A number format goes by its quantizer's name and what is unlike that quantizer.
+    """
+    flat = {run_id(run): _named_fields(run) for run in runs}
     paths = list(next(iter(flat.values()))) if flat else []
     varying = [p for p in paths if len({repr(f.get(p)) for f in flat.values()}) > 1]
+    shown = [p for p in varying if not all(_told_by_name(f, p) for f in flat.values())]
     return {
-        name: " ".join(f"{p.rpartition('.')[2]}={_short(fields.get(p))}" for p in varying) or name
+        name: " ".join(f"{p.rpartition('.')[2]}={_short(fields.get(p))}" for p in shown) or name
         for name, fields in flat.items()
     }
+
+
+def _named_fields(run: Run) -> dict[str, Any]:
+    return {QUANTIZER: nearest_name(dotted(run.quantization)), **dotted(run)}
+
+
+def _told_by_name(fields: Mapping[str, Any], path: str) -> bool:
+    """Whether a field of the quantization is that of the quantizer that was named."""
+    group, _, field = path.partition(".")
+    return group == "quantization" and QUANTIZER_FIELDS[fields[QUANTIZER]][field] == fields[path]
 
 
 def _short(value: Any) -> str:

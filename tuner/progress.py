@@ -1,6 +1,8 @@
 """Live progress of a sweep as lines: what ended, how many are left, how long that takes."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -21,6 +23,8 @@ class Progress:
         self._stream = stream or sys.stdout
         self._started = self._last = time.monotonic()
         self._running: dict[str, float] = {}
+        self.reader_gone = False
+        """Whether the stream is a pipe that nobody reads any more."""
 
     def started(self, run_id: str) -> None:
         """A trial started (or started again)."""
@@ -56,11 +60,17 @@ class Progress:
         ahead = f", about {_clock(left)} left" if left is not None and self._left else ""
         clock = _clock(self._last - self._started)
         width = len(str(self._total))
-        print(
-            f"[{self._done:{width}}/{self._total}] {clock}{ahead}  {text}",
-            file=self._stream,
-            flush=True,
-        )
+        self._print(f"[{self._done:{width}}/{self._total}] {clock}{ahead}  {text}")
+
+    def _print(self, line: str) -> None:
+        if self.reader_gone:
+            return
+        try:
+            print(line, file=self._stream, flush=True)
+        except BrokenPipeError:
+            self.reader_gone = True
+            if threading.current_thread() is threading.main_thread():
+                signal.raise_signal(signal.SIGINT)  # Tune logs or wraps what a callback raises.
 
 
 def _clock(seconds: float) -> str:

@@ -5,7 +5,11 @@ ternary ones have a norm before every layer, as BitLinear has (source B), so the
 control with the same norms stands beside them.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from models.quantize import Quantization
+from tuner.override import dotted
 
 QUANTIZERS: dict[str, Quantization] = {
     "none": Quantization(),
@@ -34,3 +38,17 @@ ABOUT: dict[str, str] = {
     "fp8": "e4m3, emulated, one scale a tensor, e4m3 activations per token",
 }
 """One line each, for `foretune list quantizers`."""
+
+FIELDS: dict[str, dict[str, Any]] = {name: dotted(q) for name, q in QUANTIZERS.items()}
+"""Their fields by name."""
+
+
+def nearest_name(values: Mapping[str, Any]) -> str:
+    """Returns the quantizer of these fields, or that of the same format with the most of them."""
+
+    def same(name: str) -> tuple[bool, int]:
+        own = FIELDS[name]
+        is_format = own["format"] == values.get("format", "none")
+        return is_format, sum(own.get(field) == value for field, value in values.items())
+
+    return max(QUANTIZERS, key=same)

@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 import analysis
+from analysis.bank import freeze
 from analysis.quantizer_figures import quantizer_figure
 from tuner.config import Run, near
 from tuner.execution import Execution
-from tuner.plan import Plan, named_space, narrow
+from tuner.plan import Plan
 from tuner.reproductions import REPRODUCTIONS, SCALES, Part, Reproduction
 from tuner.rundir import cost, describe
+from tuner.spaces import named_space, narrow
 from tuner.sweep import resume, sweep_plan
 
 WORDS = {True: "holds", False: "does not hold", None: "can't tell at this scale"}
@@ -39,7 +41,8 @@ def reproduce(
     reproduction = _named(name)
     parts = _parts(reproduction, name, scale)
     plans = {
-        label: _plan(part, seeds=seeds, overrides=overrides or {}) for label, part in parts.items()
+        label: plan_part(part, label, seeds=seeds, overrides=overrides or {})
+        for label, part in parts.items()
     }
     print(reproduction.question)
     if dry_run:
@@ -56,6 +59,9 @@ def reproduce(
             print(f"Interrupted; continue with the same command: {command}")
             return result.exit_code
         code = max(code, result.exit_code)
+    if reproduction.freeze:
+        print(freeze({label: out / label for label in parts}, out / name, command=command))
+        return code
     for label, part in parts.items():
         _judge(reproduction, label, part, out)
     return code
@@ -81,10 +87,17 @@ def _parts(reproduction: Reproduction, name: str, scale: str) -> Mapping[str, Pa
     return reproduction.parts[scale]
 
 
-def _plan(part: Part, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:
+def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:
+    """Returns what one sweep of a reproduction runs."""
     changes = {**part.overrides, **overrides}
-    space = narrow(named_space(part.space), sizes=part.sizes, fixed=changes)
-    return Plan(space, name=part.space, preset=part.preset, seeds=seeds, overrides=changes)
+    own = named_space(part.space) if isinstance(part.space, str) else part.space
+    return Plan(
+        narrow(own, sizes=part.sizes, fixed=changes),
+        name=part.space if isinstance(part.space, str) else label,
+        preset=part.preset,
+        seeds=min(seeds, part.most_seeds or seeds),
+        overrides=changes,
+    )
 
 
 def _print_cost(plans: Mapping[str, Plan]) -> int:
@@ -96,6 +109,8 @@ def _print_cost(plans: Mapping[str, Plan]) -> int:
 
 
 def _judge(reproduction: Reproduction, label: str, part: Part, out: Path) -> None:
+    assert reproduction.table is not None
+    assert reproduction.judge is not None
     trials = analysis.load(out / label).trials
     table = reproduction.table(trials, part.metric)
     claims = reproduction.judge(trials, part.metric)

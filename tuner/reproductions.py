@@ -9,6 +9,8 @@ import pandas as pd
 from analysis import ternary
 from analysis.claims import Claim
 from analysis.quantizers import quantizer_cells, quantizer_table
+from search_spaces import bank
+from tuner.plan import Space
 
 SCALES = ("tiny", "small", "paper")
 
@@ -17,14 +19,16 @@ SCALES = ("tiny", "small", "paper")
 class Part:
     """One sweep of a reproduction."""
 
-    space: str
-    """Name of the search space."""
+    space: str | Space
+    """The search space, or the name of one."""
     preset: str = "lm-tiny"
     sizes: tuple[int, ...] = ()
     """Rungs instead of the space's own."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     metric: str = "loss"
     """What is compared: loss, or error for images."""
+    most_seeds: int = 0
+    """More seeds than this aren't run; 0 for no such limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +38,14 @@ class Reproduction:
     question: str
     parts: Mapping[str, Mapping[str, Part]]
     """{scale: {name of the sweep's directory: sweep}}."""
-    judge: Callable[[pd.DataFrame, str], list[Claim]]
+    judge: Callable[[pd.DataFrame, str], list[Claim]] | None = None
     """Claims from the trials of one sweep and its metric."""
-    table: Callable[[pd.DataFrame, str], pd.DataFrame]
+    table: Callable[[pd.DataFrame, str], pd.DataFrame] | None = None
     """The numbers behind them."""
     x: str = "size"
     """What the figure has on its horizontal axis: size, lr or decay."""
+    freeze: bool = False
+    """Whether all sweeps become one bank of records instead of claims."""
 
 
 def _by_width(trials: pd.DataFrame, metric: str) -> list[Claim]:
@@ -57,7 +63,7 @@ LM = {"steps": 300}
 LM_SMALL = {"steps": 3000, "batch_size": 64, "micro_batch_size": 64}
 IMAGES = {"steps": 300, "data.augment": False, "data.validation_images": 1000}
 IMAGES_SMALL = {"steps": 8000, "batch_size": 128, "micro_batch_size": 128, "data.augment": True}
-RESNET, CNN = (12, 24), (8, 16)
+RESNET, CNN, VIT = (12, 24), (8, 16), (32, 64)
 
 
 def _vision(overrides: Mapping[str, Any], steps: int) -> dict[str, Part]:
@@ -65,6 +71,7 @@ def _vision(overrides: Mapping[str, Any], steps: int) -> dict[str, Part]:
     return {
         "resnet-glyphs": _images("resnet-tiny", RESNET, glyphs),
         "cnn-cluttered": _images("cnn-tiny", CNN, {**overrides, "steps": steps}),
+        "vit-cluttered": _images("vit-tiny", VIT, {**overrides, "steps": 2 * steps}),
     }
 
 
@@ -79,6 +86,35 @@ def _lm(space: str, sizes: tuple[int, ...] = ()) -> dict[str, dict[str, Part]]:
         "tiny": {"lm": Part(space=space, overrides=LM)},
         "small": {"lm": Part(space=space, sizes=sizes, overrides=LM_SMALL)},
     }
+
+
+TELEMETRY = {"telemetry_every": 2}
+BANK_RUN = {"steps": 300, **TELEMETRY}
+DIGITS = {
+    "data.name": "digits",
+    "data.augment": False,
+    "model.image_size": 8,
+    "model.patch_size": 2,
+}
+
+
+def _bank() -> dict[str, Part]:
+    lm = {
+        "core": Part(space=bank.CORE, overrides=BANK_RUN),
+        "edge": Part(space=bank.EDGE, overrides=BANK_RUN),
+        **{
+            f"random-{seed}": Part(space=space, overrides=BANK_RUN, most_seeds=1)
+            for seed, space in bank.RANDOM.items()
+        },
+        "switches": Part(space=bank.ONE_AT_A_TIME, overrides=TELEMETRY, most_seeds=1),
+        "text": Part(space=bank.TEXT, overrides=BANK_RUN, most_seeds=1),
+        "ternary": Part(space=bank.TERNARY, overrides=BANK_RUN, most_seeds=2),
+    }
+    images = Part(
+        space=bank.IMAGES, preset="vit-tiny", overrides={**BANK_RUN, **DIGITS}, most_seeds=2
+    )
+    large = Part(space=bank.LARGE, overrides=BANK_RUN, most_seeds=1)
+    return {**lm, "images": images, "large": large}
 
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -116,6 +152,11 @@ REPRODUCTIONS: dict[str, Reproduction] = {
             *_by_width(trials, metric),
         ],
         table=_best,
+    ),
+    "bank": Reproduction(
+        question="What do runs look like that will become unstable? Records to fit forecasts on.",
+        parts={"tiny": _bank()},
+        freeze=True,
     ),
 }
 """Reproductions by name."""

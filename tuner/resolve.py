@@ -2,17 +2,18 @@
 overrides."""
 
 import ast
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from models import at_size, has_ladder
 from models.quantize import Quantization
-from tuner.config import Run, dotted, near, override
-from tuner.interventions import INTERVENTIONS
+from tuner.config import Run, near, override
+from tuner.inert import check_effective, without_inert
+from tuner.interventions import check_undone, intervene
+from tuner.override import UnknownField
+from tuner.own_files import load_name
 from tuner.presets import PRESETS
 from tuner.quantizers import QUANTIZERS
 
@@ -20,8 +21,8 @@ SIZE = "model.size"
 """Key of the ladder's dial in a space or an override; for transformers it sets the width."""
 QUANTIZER = "quantizer"
 """Key in a space or an override that sets all of `quantization` by a quantizer's name."""
-DIALS = (SIZE, SIZE.rpartition(".")[2])
-"""What a misspelt size may stand for."""
+SPACE = "space"
+"""Where a change is from that the search space itself makes."""
 
 
 def resolve(
@@ -35,29 +36,60 @@ def resolve(
     validations with it; one of `model.size` is the ladder's dial, one of `quantizer` the name of a
     complete quantization.
 
-    Raises ValueError for unknown names (with the nearest one) and values that break a rule.
+    Raises ValueError for unknown names (with the nearest one), values that break a rule, and an
+    override that undoes an intervention or has no effect.
     """
-    changes = dict(overrides or {})
+    run = resolve_draw(
+        preset, size=size, interventions=interventions, overrides=overrides or {}, origin={}
+    )
+    check_effective([(overrides or {}, run)])
+    return without_inert(run)
+
+
+def resolve_draw(
+    preset: str | Run,
+    *,
+    size: int | None = None,
+    interventions: Iterable[str] = (),
+    overrides: Mapping[str, Any],
+    origin: Mapping[str, str],
+) -> Run:
+    """Returns one run of a sweep as `resolve` does, inert settings left in.
+
+    origin says where an override is from, if not from --set: `space`, or an option.
+    """
+    names, changes = list(interventions), dict(overrides)
     run = _preset(preset, changes)
+    if size is not None and SIZE in changes:
+        raise ValueError(
+            f"{SIZE} must be given once, got --size {size} and {changes[SIZE]!r}; leave one out."
+        )
     size = changes.pop(SIZE, size)
     if size is not None:
-        if not has_ladder(run.model):
-            raise ValueError(
-                f"{SIZE} needs a model with a ladder, got {type(run.model).__name__}; sweep one of "
-                f"its own fields."
-            )
-        run = override(run, {"model": at_size(run.model, _whole(size))})
+        run = _at_size(run, size, "add --drop" if origin.get(SIZE) == SPACE else "leave out")
     if QUANTIZER in changes:
         run = override(run, {"quantization": _quantization(changes.pop(QUANTIZER))})
-    for name in interventions:
-        if name not in INTERVENTIONS:
-            raise ValueError(
-                f"intervention must be one of {', '.join(INTERVENTIONS)}, got {name!r}."
-                f"{near(name, INTERVENTIONS)}"
-            )
-        run = INTERVENTIONS[name](run)
+    run = intervene(run, names)
     _check_dial(run, changes)
-    return override(run, changes)
+    try:
+        run = override(run, changes)
+    except UnknownField as error:
+        if origin.get(error.path) != SPACE:
+            raise
+        raise ValueError(
+            f"{error.path} is no field of {error.owner}; leave it out with --drop {error.path}."
+            f"{error.hint}"
+        ) from None
+    check_undone(run, names, changes, origin)
+    return run
+
+
+def _at_size(run: Run, size: Any, cure: str) -> Run:
+    if not has_ladder(run.model):
+        raise ValueError(
+            f"{SIZE} needs a model with a ladder, got {type(run.model).__name__}; {cure} {SIZE}."
+        )
+    return override(run, {"model": at_size(run.model, _whole(size))})
 
 
 def _quantization(name: Any) -> Quantization:
@@ -73,11 +105,13 @@ def _check_dial(run: Run, changes: Mapping[str, Any]) -> None:
     """ValueError for the dial misspelt: it is no field, so `override` would name another one."""
     if not has_ladder(run.model):
         return  # No ladder, no dial.
-    known = dotted(run)
+    group, _, dial = SIZE.rpartition(".")
+    own = [f.name for f in fields(cast("Any", run.model))]
     for path in changes:
-        is_field = any(name == path or name.startswith(f"{path}.") for name in known)
-        near_to = get_close_matches(path, [*known, *DIALS], n=1, cutoff=0.5)
-        if not is_field and near_to and near_to[0] in DIALS:
+        head, _, word = path.rpartition(".")
+        # By the last name alone: with the group, model.vocab_size would be 0.77 like model.size.
+        is_near = word not in own and get_close_matches(word, [dial, *own], n=1, cutoff=0.75)
+        if is_near == [dial] and head in ("", group):
             raise ValueError(
                 f"There is no field {path}. Did you mean {SIZE}, the ladder's dial? It is --sizes "
                 f"of a sweep and --size of a run."
@@ -119,36 +153,11 @@ def _preset(preset: str | Run, changes: dict[str, Any]) -> Run:
     return run
 
 
-def load_name(reference: str, *, default: str) -> Any:
-    """Returns the object that `FILE.py:NAME` names (NAME may be left out for `default`)."""
-    file, _, name = reference.partition(":")
-    path, name = Path(file), name or default
-    if not path.is_file():
-        raise ValueError(f"{reference} must name a file that exists, got no {path}.")
-    # Under its own name and from its own folder, so that a worker or a resume can import it.
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        module = importlib.import_module(path.stem)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"{path} must be a module that imports, got {reason}.") from error
-    if Path(module.__file__ or "").resolve() != path.resolve():
-        raise ValueError(
-            f"{path} must have a name of its own, got {path.stem}, which is the module "
-            f"{module.__file__}; rename it."
-        )
-    if not hasattr(module, name):
-        raise ValueError(f"{path} must define {name}, got none; name another with {path}:NAME.")
-    return getattr(module, name)
-
-
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     """Returns {path: value} of `path=value` texts; values are Python literals or plain words."""
     assignments: dict[str, Any] = {}
     for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals or not path:
-            raise ValueError(f"--set must look like optimizer.lr=1e-3, got {text!r}.")
+        path, value = _split("--set", "optimizer.lr=1e-3", text, assignments)
         assignments[path] = parse_value(value)
     return assignments
 
@@ -157,11 +166,33 @@ def parse_grids(texts: Iterable[str]) -> dict[str, list[Any]]:
     """Returns {path: values} of `path=v1,v2,...` texts."""
     grids: dict[str, list[Any]] = {}
     for text in texts:
-        path, equals, values = text.partition("=")
-        if not equals or not path:
-            raise ValueError(f"--grid must look like optimizer.lr=1e-3,1e-2, got {text!r}.")
+        path, values = _split("--grid", "optimizer.lr=1e-3,1e-2", text, grids)
         grids[path] = [parse_value(v) for v in values.split(",") if v.strip()]
+        check_distinct(f"--grid {path}", grids[path])
     return grids
+
+
+def _split(option: str, example: str, text: str, seen: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns path and value; ValueError for another form and for a path that was there already."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ValueError(f"{option} must look like {example}, got {text!r}.")
+    if path in seen:
+        first = ",".join(map(str, seen[path])) if isinstance(seen[path], list) else seen[path]
+        raise ValueError(
+            f"{option} must name a field once, got {path}={first} and {text}; leave one out."
+        )
+    return path, value
+
+
+def check_distinct(option: str, values: Sequence[Any]) -> None:
+    """ValueError where an option's values hold one twice: it would make one run, not two."""
+    for i, value in enumerate(values):
+        # 1 and 1.0 are one value of a field, 1 and True are two.
+        if any(v == value and isinstance(v, bool) == isinstance(value, bool) for v in values[:i]):
+            raise ValueError(
+                f"{option} must give each value once, got {value!r} twice; leave one out."
+            )
 
 
 def parse_value(text: str) -> Any:

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -122,6 +123,21 @@ def cost(run_json: Mapping[str, Any]) -> float:
     """Returns the training cost of a run in floating-point operations, for order and time left."""
     tokens = run_json["tokens_per_step"] * run_json["config"]["steps"]
     return float(run_json["flops_per_token"]) * tokens
+
+
+def local_path(option: str, text: str | Path, *, file: bool = False) -> Path:
+    """Returns the path of a folder (or file) to write; ValueError for an object store's address."""
+    # One slash, since a Path has lost the other; two letters, since one is a drive of Windows.
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(text)):
+        return Path(text)
+    if file:
+        raise ValueError(
+            f"{option} must be a file, got {text}; object stores can't be written, so name a path."
+        )
+    raise ValueError(
+        f"{option} must be a folder (shared by all nodes on a cluster), got {text}; object stores "
+        f"can't append, so name a folder on a file system."
+    )
 
 
 def check_writable(directory: Path) -> None:

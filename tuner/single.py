@@ -1,16 +1,17 @@
 """One run without Ray: `foretune train`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from tuner.checkpoint import CHECKPOINT_FILE, checkpoint_step
+from tuner.config import Run
+from tuner.journal import holds_sweep, new_folder
 from tuner.outcome import Outcome
 from tuner.resolve import parse_assignments, resolve
-from tuner.rundir import MetricsFile, check_writable, describe, run_id, write_json
-from tuner.streams import open_stream
-from tuner.train import Training, pick_device
+from tuner.rundir import MetricsFile, describe, local_path, run_id, write_json
+from tuner.train import Training
 
 
 def train_one(
@@ -34,19 +35,18 @@ def train_one(
     if threads < 1:
         raise ValueError(f"--threads must be 1 or more, got {threads}.")
     torch.set_num_threads(threads)
-    directory = out / "runs" / run_id(run)
-    if (directory / "outcome.json").exists():
-        raise ValueError(f"--out must not hold this run already, got {directory}; name another.")
+    directory = _directory(out, run)
     checkpoint = directory / "checkpoint"
     step = checkpoint_step(checkpoint)
+    # What may refuse the run comes before its first file.
+    facts = {**describe(run), "command": command}
     restore = checkpoint if step is not None else None
-    pick_device(device)
-    open_stream(run.data, batch_size=run.batch_size)  # Both for their rules alone.
-    check_writable(directory)
-    metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
-    training = Training(run, metrics, device=device, restore=restore)
-    facts = {**describe(run), "data_sha256": training.stream.corpus.sha256, "command": command}
-    write_json(directory / "run.json", facts)
+    training = Training(run, _nowhere, device=device, restore=restore)
+    facts["data_sha256"] = training.stream.corpus.sha256
+    with new_folder(directory):
+        metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
+        write_json(directory / "run.json", facts)
+    training.sink = metrics
     print(f"{facts['n_params']:,} parameters without embedding and head, {run.steps} steps")
     try:
         outcome = _to_the_end(training, checkpoint, metrics)
@@ -61,6 +61,24 @@ def train_one(
         (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
     print(f"{outcome.outcome}: {outcome.reason}\nrecords: {directory}")
     return 0
+
+
+def _directory(out: Path, run: Run) -> Path:
+    """Returns the folder of a run; ValueError where it has ended there, or a sweep is there."""
+    if holds_sweep(local_path("--out", out)):
+        raise ValueError(
+            f"--out must not hold a sweep, got {out}, whose records this run would join; name "
+            f"another."
+        )
+    directory = out / "runs" / run_id(run)
+    if (directory / "outcome.json").exists():
+        raise ValueError(f"--out must not hold this run already, got {directory}; name another.")
+    return directory
+
+
+def _nowhere(step: int, row: Mapping[str, float]) -> None:
+    """The sink of a run that has no file yet."""
+    raise AssertionError(f"row {step} has no file")
 
 
 def _to_the_end(training: Training, checkpoint: Path, metrics: MetricsFile) -> Outcome:

@@ -1,6 +1,5 @@
 """Whether every node of a cluster sees the same directory."""
 
-import re
 import time
 import uuid
 from pathlib import Path
@@ -10,6 +9,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tuner.nodes import alive_nodes
+from tuner.rundir import local_path
 
 PROBE_S = 120.0
 """Seconds for every node to run its first task, code download included."""
@@ -20,12 +20,7 @@ def probe_storage(path: Path | str) -> None:
 
     Raises ValueError, in a sentence that names the node, where a node doesn't share it.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        raise ValueError(
-            f"--out must be a directory that all nodes share, got {path}; object stores can't "
-            f"append, so name a path on NFS or another shared file system."
-        )
-    folder = Path(path).absolute() / f".probe-{uuid.uuid4().hex[:12]}"
+    folder = local_path("--out", path).absolute() / f".probe-{uuid.uuid4().hex[:12]}"
     try:
         folder.mkdir(parents=True)
         (folder / "driver").write_text(folder.name)

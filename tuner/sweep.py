@@ -16,11 +16,21 @@ import analysis
 from tuner import cluster
 from tuner.config import Run
 from tuner.execution import Execution
-from tuner.journal import check_new, count_outcomes, new_folder, read_runs, read_sweep, write_down
+from tuner.interruption import Interruption
+from tuner.journal import (
+    check_new,
+    count_outcomes,
+    describe_all,
+    holds_sweep,
+    new_folder,
+    read_runs,
+    read_sweep,
+    write_down,
+)
 from tuner.mlflow_tracker import MLflowSender, public
 from tuner.plan import Plan, Space
 from tuner.provenance import CODE_ROOT, commit, machine, versions
-from tuner.rundir import FORMAT, check_writable
+from tuner.rundir import FORMAT, check_writable, local_path
 from tuner.storage_probe import probe_storage
 from tuner.trials import run_trials, scheduler_of
 
@@ -85,10 +95,11 @@ def sweep_plan(
     can't run, before anything starts, and leaves no directory then.
     """
     execution = execution or Execution()
+    directory = local_path("--out", out).resolve()
     runs = plan.runs()
     scheduler_of(execution, runs, {})  # For its rules alone.
-    directory = Path(out).resolve()
     check_new(directory)  # Now, and again once connected.
+    told = describe_all(runs)
     facts = {
         "format": FORMAT,
         "command": command or "tuner.sweep(...)",
@@ -101,7 +112,7 @@ def sweep_plan(
         "machine": machine(),
     }
     with new_folder(directory), _connection(execution, directory) as connection:
-        write_down(directory, runs, facts)
+        write_down(directory, told, facts)
         return _execute(directory, execution, connection)
 
 
@@ -120,18 +131,28 @@ def resume(out: str | Path, *, execution: Execution | None = None) -> SweepResul
 
 @contextmanager
 def _connection(execution: Execution, directory: Path) -> Iterator[cluster.Connection]:
-    connection = cluster.connect(
-        execution.address,
-        cpus_per_trial=execution.cpus_per_trial,
-        gpus_per_trial=execution.gpus_per_trial,
-        code_root=CODE_ROOT,
-    )
-    try:
-        if not connection.local:
-            probe_storage(directory)
-        yield connection
-    finally:
-        connection.close()
+    with Interruption(lambda: farewell(directory)) as interruption:
+        connection = cluster.connect(
+            execution.address,
+            cpus_per_trial=execution.cpus_per_trial,
+            gpus_per_trial=execution.gpus_per_trial,
+            code_root=CODE_ROOT,
+        )
+        interruption.watch(connection.address)
+        try:
+            if not connection.local:
+                probe_storage(directory)
+            yield connection
+        finally:
+            interruption.unwatch()
+            connection.close()
+
+
+def farewell(directory: Path) -> str:
+    """Returns what to tell who has interrupted a sweep."""
+    if not holds_sweep(directory):
+        return "Interrupted before the sweep began."
+    return f"Interrupted; continue with: foretune resume {directory}"
 
 
 def _execute(directory: Path, execution: Execution, connection: cluster.Connection) -> SweepResult:

@@ -46,9 +46,10 @@ def run_trials(
     trials = {facts["run_id"]: _trial(facts, directory, execution) for facts in waiting}
     scheduler = _scheduler_with_past(directory, execution, [*ended, *waiting])
     watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
+    progress = Progress({f["run_id"]: cost(f) for f in waiting}, done=len(ended))
     driver = Driver(
         directory / "runs",
-        progress=Progress({f["run_id"]: cost(f) for f in waiting}, done=len(ended)),
+        progress=progress,
         trials=trials,
         labels=label_runs([facts["run"] for facts in [*waiting, *ended]]),
         listeners=(listener,),
@@ -59,9 +60,11 @@ def run_trials(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, at_once))
     storage = directory / ".ray"
     tuner = _tuner(trials, execution, scheduler, driver, storage)
-    with watchdog, _signals(), suppress(KeyboardInterrupt):
+    with watchdog, _handlers_back(), suppress(KeyboardInterrupt):
         tuner.fit()
     shutil.rmtree(storage, ignore_errors=True)
+    if progress.reader_gone:
+        raise BrokenPipeError
     return watchdog.reason or ""
 
 
@@ -151,21 +154,12 @@ def _scheduler_with_past(
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Lets SIGTERM (slurm, Kubernetes) end a sweep as Ctrl-C does, and puts all handlers back.
-
-    Tune knows only SIGINT and SIGUSR1, and leaves handlers behind that swallow the next Ctrl-C.
-    """
+def _handlers_back() -> Iterator[None]:
+    """Puts the handlers back that Tune leaves behind; one of them swallows the next Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():  # Nothing can be set there.
         yield
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in numbers}
-    signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
     try:
         yield
     finally:

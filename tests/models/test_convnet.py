@@ -176,7 +176,7 @@ def test_initial_weights_make_up_for_relu_where_there_is_one():
     ("fields", "sentence"),
     [
         ({"width": 20}, "a multiple of 8, .* got 20; the nearest widths are 16 and 24."),
-        ({"width": 4}, "got 4; the nearest widths are 8."),
+        ({"width": 4}, "got 4; the nearest width is 8."),
         ({"depth": 0}, "model.depth must be a whole number from 1 up, got 0."),
         ({"channels": None}, "model.channels must be a whole number from 1 up, got None."),
         ({"image_size": 8.0}, "model.image_size must be a whole number from 1 up, got 8.0."),

@@ -23,6 +23,7 @@ from models import (
     has_ladder,
     size_of,
 )
+from models.ladder import check_rungs
 from models.torchvision_nets import NETS
 
 torch.set_num_threads(1)
@@ -239,3 +240,40 @@ def test_a_config_without_a_ladder_is_refused_by_name(ask: Callable[[object], ob
 def test_other_ladders_refuse_a_size_between_rungs(config, size, sentence):
     with pytest.raises(ValueError, match=sentence):
         at_size(config, size)
+
+
+RESNET, MOBILENET = TorchvisionConfig(), TorchvisionConfig(name="mobilenet_v2")
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "cure"),
+    [
+        (RESNET, (12, 13), "got 12 and 13, .* the nearest other sizes are 11 and 14."),
+        (RESNET, (24, 8, 23), "got 24 and 23, .* the nearest other sizes are 22 and 25."),
+        (RESNET, (11, 12, 13, 14), "got 12 and 13, .* the nearest other sizes are 10 and 15."),
+        (RESNET, (1, 2), "got 1 and 2, .* the nearest other size is 3."),
+        (MOBILENET, (1, 2), "got 1 and 2, which round to the same channels; the nearest other"),
+    ],
+)
+def test_two_sizes_of_the_same_net_are_refused_with_the_nearest_others(config, sizes, cure):
+    with pytest.raises(ValueError, match=f"^model.size must give another net each time, {cure}"):
+        check_rungs(at_size(config, size) for size in sizes)
+
+
+def test_sizes_of_different_nets_and_of_other_models_pass():
+    check_rungs(at_size(RESNET, size) for size in (6, 12, 24, 50, 100))
+    check_rungs([at_size(RESNET, 12), at_size(TorchvisionConfig(name="resnet34"), 13)])
+    check_rungs([at_size(RESNET, 12), at_size(TorchvisionConfig(classes=7), 13), Own(width=7)])
+    check_rungs(at_size(TransformerConfig(), size) for size in (16, 32, 16))
+
+
+@pytest.mark.parametrize("config", [RESNET, MOBILENET], ids=name)
+def test_equal_counts_are_equal_shapes(config):
+    """What `check_rungs` rests on."""
+    shapes = {}
+    for size in range(9, 17):
+        with torch.device("meta"):
+            rung = at_size(config, size)
+            built = [tuple(p.shape) for p in rung.build().parameters()]
+        assert shapes.setdefault(count(rung), built) == built
+    assert len(set(map(tuple, shapes.values()))) == len(shapes)

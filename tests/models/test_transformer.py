@@ -204,7 +204,7 @@ def test_same_seed_same_weights_and_another_seed_others():
     [
         ({"width": 40}, "model.width must be a multiple of model.head_dim, got 40 and 16; the "
                         "nearest widths are 32 and 48."),
-        ({"width": 8}, "got 8 and 16; the nearest widths are 16."),
+        ({"width": 8}, "got 8 and 16; the nearest width is 16."),
         ({"head_dim": 7, "width": 14}, "model.head_dim must be even, .* got 7; use 8."),
         ({"depth": 0}, "model.depth must be a whole number from 1 up, got 0."),
         ({"width": 16.0}, "model.width must be a whole number from 1 up, got 16.0."),
@@ -219,3 +219,22 @@ def test_same_seed_same_weights_and_another_seed_others():
 def test_a_config_that_breaks_a_rule_is_refused_in_one_sentence(fields, sentence):
     with pytest.raises(ValueError, match=f"{sentence}$"):
         TransformerConfig(**fields)
+
+
+def test_init_gain_scales_the_blocks_linear_layers_and_nothing_else():
+    def weights(**options):
+        torch.manual_seed(0)
+        return dict(TransformerConfig(width=32, depth=2, **options).build().named_parameters())
+
+    plain, gained = weights(), weights(init_gain=1.5)
+    same = weights(init_gain=1.0)
+    assert all(torch.equal(same[name], parameter) for name, parameter in plain.items())
+    for name, parameter in plain.items():
+        linear = name.startswith("blocks.") and "norm" not in name
+        assert torch.equal(gained[name], parameter * 1.5 if linear else parameter), name
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, float("nan"), float("inf"), True, "1"])
+def test_an_init_gain_that_is_no_factor_is_refused(gain):
+    with pytest.raises(ValueError, match=r"model\.init_gain must be a finite number above 0, got"):
+        TransformerConfig(init_gain=gain)

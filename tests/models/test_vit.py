@@ -190,7 +190,7 @@ def test_initial_weights_have_fan_in_distributions(channels):
     ("fields", "sentence"),
     [
         ({"width": 40}, "got 40 and 16; the nearest widths are 32 and 48."),
-        ({"width": 5, "head_dim": 6}, "got 5 and 6; the nearest widths are 6."),
+        ({"width": 5, "head_dim": 6}, "got 5 and 6; the nearest width is 6."),
         ({"image_size": 30}, "model.image_size must be a multiple of model.patch_size, got 30 "
                              "and 4; the nearest sizes are 28 and 32."),
         ({"patch_size": 0}, "model.patch_size must be a whole number from 1 up, got 0."),

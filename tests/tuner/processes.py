@@ -40,9 +40,12 @@ def wait_for(condition, process):
         time.sleep(0.02)
 
 
-def interrupt(process, signal_number):
-    """Signals the driver alone, which must end as interrupted; returns what it told."""
-    os.kill(process.pid, signal_number)
+def interrupt(process, signal_number, *, group=False):
+    """Signals the driver alone, or with what is in its process group; returns what it told.
+
+    It must end as interrupted.
+    """
+    (os.killpg if group else os.kill)(process.pid, signal_number)
     told, _ = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130, told
     assert "Traceback" not in told

@@ -29,7 +29,7 @@ def names(tmp_path):
 
 
 SWEEPS = {
-    "--set optimizer.lrr=1e-2": "There is no field optimizer.lrr. Did you mean optimizer.lr?",
+    "--set optimizer.lrr=1e-2": "is no field of Optimizer. Did you mean optimizer.lr?",
     "--grid optimizr.lr=1e-2": "Did you mean optimizer.lr?",
     "--sizes 24": "model.width must be a multiple of model.head_dim, got 24 and 16",
     "--set steps=0": "steps must be 1 or more, got 0",
@@ -57,6 +57,15 @@ SWEEPS = {
     "--intervention qk-layernrm": "Did you mean qk-layernorm?",
     "--sizes 16 --set model.size=32": "model.size must be given by one option, got --set and",
     "--set model.sise=32": "Did you mean model.size, the ladder's dial? It is --sizes",
+    "--sizes 16 32 --sizes 16": "--sizes must give each value once, got 16 twice; leave one out.",
+    "--grid optimizer.lr=1e-2,1e-2": "--grid optimizer.lr must give each value once, got 0.01",
+    "--set steps=20 --set steps=30": "--set must name a field once, got steps=20 and steps=30;",
+    "--set quantization.start=0.2": "quantization.start=0.2 needs a number format, got format=none",
+    "--set optimizer.learning_rate=1": "Did you mean optimizer.lr?",
+    "--intervention qk-layernorm": "which the space varies; add --drop model.qk_norm.",
+    "--intervention z-loss --set loss.z_loss=1": "sets loss.z_loss, which --set sets to 1.0; leave",
+    "--intervention z-loss --grid loss.z_loss=0,1": "loss.z_loss, which --grid varies; leave one",
+    "--preset cnn-tiny": "is no field of ConvNetConfig; leave it out with --drop model.qk_norm.",
     "--drop optimizer.l": "--drop must name a field of the space",
     "--seeds 0": "seeds must be 1 or more, got 0",
     "--seed -1": "0",
@@ -120,6 +129,18 @@ def test_an_out_with_another_sweep_is_refused_before_ray_starts(capsys, names):
         ("train lm-tiny --out {tmp}/file/out --set steps=1", "--out must be a directory"),
         ("train lm-tiny --out {out} --set steps=0", "steps must be 1 or more, got 0"),
         ("train lm-tinny --out {out}", "Did you mean lm-tiny?"),
+        (
+            "train cnn-tiny --out {out} --intervention qk-layernorm",
+            "qk-layernorm needs a field model.qk_norm, which ConvNetConfig doesn't have.",
+        ),
+        (
+            "train lm-tiny --out {out} --set quantization.scale=median",
+            "quantization.scale=median needs a number format, got format=none; add --set",
+        ),
+        (
+            "sweep ternary-vision --out {out} --preset resnet-tiny --sizes 12 13",
+            "which round to the same channels; the nearest other sizes are 11 and 14.",
+        ),
         ("submit", "submit must be given a command"),
     ],
 )
@@ -183,6 +204,18 @@ def test_a_dry_run_prints_trials_and_writes_nothing(capsys, names, tmp_path):
     assert len(out.splitlines()) == 2 * 2 * 2 + 1
     assert out.splitlines()[-1].startswith("8 trials, ")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_space_is_swept_over_the_models_that_it_is_about(capsys, names):
+    line = "sweep ternary-vision --out {out} --dry-run --sizes 8 --set steps=20"
+    code, out, err = call(capsys, line, **names)
+    assert (code, err) == (0, "")
+    assert "quantizer=ternary-median lr=" in out
+    (listed,) = (
+        row for row in call(capsys, "list spaces")[1].splitlines() if row.startswith("ternary-v")
+    )
+    assert listed.endswith("(preset cnn-tiny)")
+    assert "space's own" in " ".join(call(capsys, "sweep --help")[1].replace("│", "").split())
 
 
 def test_every_repeated_option_counts():

@@ -213,36 +213,6 @@ def test_a_part_and_a_field_of_it_can_be_set_at_once():
     assert run.model == OwnModel(9)
 
 
-@pytest.mark.parametrize(
-    ("path", "nearest"),
-    [
-        ("stpes", "steps"),
-        ("optimzer.lr", "optimizer.lr"),
-        ("optimizer.lrr", "optimizer.lr"),
-        ("optimizer.weightdecay", "optimizer.weight_decay"),
-        ("model.widht", "model.width"),
-        ("mdoel.width", "model.width"),
-        ("data.seqence_length", "data.sequence_length"),
-        ("schedule.warm_up_steps", "schedule.warmup_steps"),
-        ("loss.zloss", "loss.z_loss"),
-        ("lr", "optimizer.lr"),
-        ("weight_decay", "optimizer.weight_decay"),
-        ("optimizer.lr.x", "optimizer.lr"),
-    ],
-)
-def test_a_misspelt_field_names_the_nearest_one(path, nearest):
-    sentence = f"There is no field {path}. Did you mean {nearest}?"
-    with pytest.raises(ValueError, match=rf"^{re.escape(sentence)}$"):
-        override(Run(), {path: 1})
-
-
-def test_a_word_near_nothing_lists_what_there_is():
-    with pytest.raises(ValueError, match=r"no field model.qqq. There are: width, depth, head_dim"):
-        override(Run(), {"model.qqq": 1})
-    with pytest.raises(ValueError, match=r"no field qqqq. There are: seed, steps, .*loss.z_loss"):
-        override(Run(), {"qqqq": 1})
-
-
 @pytest.mark.parametrize("group", ["model", "optimizer", "schedule", "loss", "data"])
 def test_a_group_can_not_be_set_to_a_value(group):
     with pytest.raises(ValueError, match=rf"^{group} is a group of fields .* 'x'; set a field.$"):

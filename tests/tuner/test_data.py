@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from token_files import write_tokens
 
@@ -90,3 +91,16 @@ def test_validation_windows_are_fixed_and_span_the_held_out_text(tmp_path):
     assert torch.equal(targets, inputs + 1)
     assert int(inputs.min()) == 950
     assert int(targets.max()) == 999
+
+
+def test_prose_is_english_of_this_python_and_another_text_than_its_sources():
+    prose, sources = load_corpus(Data(name="prose")), load_corpus(Data())
+    assert b"The Python" in bytes(prose.train[:200_000])
+    assert 4e5 < len(prose.train) + len(prose.validation) < 1e6
+    assert len(prose.validation) == pytest.approx(len(prose.train) / 19, rel=0.2)
+    assert prose.sha256 != sources.sha256
+    assert 3.0 < prose.reference_loss < 3.5
+    with pytest.raises(
+        ValueError, match=r"data\.path must be empty for data\.name=prose, got '/x'"
+    ):
+        Data(name="prose", path="/x")

@@ -161,6 +161,20 @@ def test_scales_in_fp32_leave_a_gguf_file_near_the_trained_model(capsys, trained
     assert 0 < found.largest_difference <= 0.02 * found.largest_logit
 
 
+def test_a_file_that_differs_says_why_and_how_to_avoid_it(capsys, trained, tmp_path):
+    said = "more than 0.001 is to be expected: "
+    changes = {"quantization.scale_dtype": "float32"}
+    run_dir = trained("lm-llama", "ternary-mean-bare", **changes)
+    _, out, _ = foretune(capsys, f"export '{run_dir}' --format gguf --out '{tmp_path}/a.gguf'")
+    assert told(out)[3] > 1e-3
+    assert f"{said}GGUF keeps scales in fp16, which can flip int8 roundings of inputs" in out
+    assert "training with --set quantization.scale_dtype=float16 avoids it" in out
+    _, out, _ = foretune(capsys, f"export '{run_dir}' --out '{tmp_path}/a.safetensors'")
+    assert said not in out
+    line = f"export '{run_dir}' --rest-dtype bf16 --out '{tmp_path}/b.safetensors'"
+    assert f"{said}--rest-dtype bf16 rounds all that isn't ternary\n" in foretune(capsys, line)[1]
+
+
 def test_the_rest_may_be_smaller(capsys, trained, tmp_path):
     run_dir = trained("lm-llama", "ternary-mean-bare")
     sizes = {}

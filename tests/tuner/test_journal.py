@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tuner.config import override
-from tuner.journal import new_folder, past_reports
+from tuner.journal import check_new, new_folder, past_reports
 from tuner.presets import lm_tiny
 from tuner.rundir import MetricsFile, run_id, write_json
 from tuner.train import Training
@@ -109,6 +109,21 @@ def test_a_folder_that_was_there_or_holds_a_file_stays(tmp_path):
     with pytest.raises(KeyError), new_folder(file.parent):
         write_and_fail(file)
     assert file.is_file()
+
+
+def test_a_folder_that_holds_something_says_what_and_the_cure_that_works(tmp_path):
+    check_new(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(
+        ValueError, match="which holds runs of foretune train; name another"
+    ) as told:
+        check_new(tmp_path)
+    assert "resume" not in str(told.value)
+    (tmp_path / "sweep.json").touch()
+    with pytest.raises(
+        ValueError, match=f"holds a sweep; continue it with 'foretune resume {tmp_path}"
+    ):
+        check_new(tmp_path)
 
 
 def write_and_fail(file):

@@ -139,6 +139,15 @@ def test_the_schedule_warms_up_peaks_and_ends_at_final_lr(steps, warmup):
     assert all(lr > 0 for lr in lrs)
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (2, 1), (20, 19)])
+def test_a_single_step_after_the_warm_up_is_at_the_peak(steps, warmup):
+    schedule = Schedule(warmup_steps=warmup, final_lr=1e-5)
+    assert lr_at(schedule, peak=0.1, steps=steps, step=steps - 1) == pytest.approx(0.1)
+    if steps > 2:
+        schedule = Schedule(warmup_steps=warmup - 1, final_lr=1e-5)
+        assert lr_at(schedule, peak=0.1, steps=steps, step=steps - 1) == pytest.approx(1e-5)
+
+
 def test_the_cosine_is_half_way_down_half_way_through():
     schedule = Schedule(warmup_steps=10, final_lr=0.02)
     assert lr_at(schedule, peak=0.1, steps=111, step=60) == pytest.approx(0.06)

@@ -1,15 +1,17 @@
 """From a space to the runs it means: counts, repetitions, overrides, seeds, refusals."""
 
 import json
+import re
 
 import pytest
 from ray import tune
 
 from models import TransformerConfig
 from search_spaces import SPACES
-from tuner.plan import Plan, describe_space, label_runs, named_space, narrow
+from tuner.plan import Plan, label_runs
 from tuner.presets import lm_tiny
 from tuner.rundir import run_id
+from tuner.spaces import narrow
 
 STEPS = {"steps": 20}
 GRID = {
@@ -54,13 +56,6 @@ def test_overrides_win_over_the_space_and_narrow_takes_them_out():
     assert len(runs) == 2
     assert {r.optimizer.lr for r in runs} == {0.5}
     assert len(plan(GRID, overrides={**STEPS, "optimizer.lr": 0.5})) == 2
-
-
-def test_narrow_replaces_sizes_and_grids_and_leaves_the_space_alone():
-    space = narrow(GRID, sizes=(32, 48), grids={"optimizer.lr": [1e-3]})
-    runs = plan(space, overrides=STEPS)
-    assert {(r.model.width, r.optimizer.lr) for r in runs} == {(32, 1e-3), (48, 1e-3)}
-    assert GRID["model.size"] == {"grid_search": [16]}
 
 
 def test_random_draws_are_a_function_of_the_seed():
@@ -139,56 +134,12 @@ def test_text_too_short_for_a_batch_is_refused_at_the_plan(tmp_path):
         plan(GRID, overrides=overrides)
 
 
-def test_named_spaces_and_files(tmp_path):
-    file = tmp_path / "own_space_for_test_plan.py"
-    file.write_text("SPACE = {'optimizer.lr': 0.5}\nOTHER = {'optimizer.lr': 0.25}\n")
-    assert named_space("lr") is SPACES["lr"].SPACE
-    assert named_space(str(file)) == {"optimizer.lr": 0.5}
-    assert named_space(f"{file}:OTHER") == {"optimizer.lr": 0.25}
-    assert len(plan(named_space(str(file)))) == 1
-    with pytest.raises(ValueError, match="Did you mean random-lr"):
-        named_space("random_lr")
-    with pytest.raises(ValueError, match="must define MISSING"):
-        named_space(f"{file}:MISSING")
-    with pytest.raises(ValueError, match="must name a file that exists"):
-        named_space(str(tmp_path / "absent.py"))
-
-
-def test_a_dropped_field_is_left_as_the_preset_has_it():
-    (part,) = narrow(GRID, drop=["optimizer.lr"])
-    assert set(part) == {"model.qk_norm", "model.size"}
-    with pytest.raises(ValueError, match=r"Did you mean model.qk_norm"):
-        narrow(GRID, drop=["model.qk_nrm"])
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"sizes": (32,), "fixed": ["model.size"]}, "model.size .* got --set and --sizes"),
-        ({"sizes": (32,), "grids": {"model.size": [48]}}, "model.size .* got --grid and --sizes"),
-        ({"sizes": (32,), "drop": ["model.size"]}, "model.size .* got --drop and --sizes"),
-        ({"grids": {"optimizer.lr": [1]}, "fixed": ["optimizer.lr"]}, "got --grid and --set"),
-        ({"grids": {"optimizer.lr": [1]}, "drop": ["optimizer.lr"]}, "got --grid and --drop"),
-    ],
-)
-def test_an_option_never_quietly_undoes_another(options, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        narrow(GRID, **options)
-
-
 def test_runs_are_named_by_the_fields_in_which_they_differ():
     runs = plan(GRID, overrides=STEPS)
     labels = label_runs(runs)
     assert labels[run_id(runs[0])] == "qk_norm=False lr=0.01"
     assert len(set(labels.values())) == len(runs)
     assert label_runs(runs[:1]) == {run_id(runs[0]): run_id(runs[0])}
-
-
-def test_a_space_is_described_as_json_values():
-    described = describe_space({**GRID, "loss.z_loss": tune.uniform(0, 1), "steps": 20})
-    assert described["optimizer.lr"] == [1e-2, 3e-2, 1e-1]
-    assert described["steps"] == 20
-    assert isinstance(described["loss.z_loss"], str)
 
 
 def test_a_plan_is_described_as_json_values():
@@ -229,10 +180,98 @@ def test_a_space_of_another_form_is_refused(space):
         plan(space, overrides=STEPS)
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_every_space_says_its_question_and_can_be_planned(name):
-    module = SPACES[name]
-    assert "?" in module.__doc__.partition("\n\n")[0]
-    preset = "cnn-tiny" if name == "ternary-vision" else "lm-tiny"
-    runs = plan(module.SPACE, preset=preset, overrides=STEPS)
-    assert runs
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            {"interventions": ["qk-layernorm"]},
+            "intervention qk-layernorm sets model.qk_norm, which the space varies; add --drop "
+            "model.qk_norm.",
+        ),
+        (
+            {"interventions": ["qk-layernorm"], "grids": ("model.qk_norm",)},
+            "intervention qk-layernorm sets model.qk_norm, which --grid varies; leave one out.",
+        ),
+        (
+            {"interventions": ["z-loss"], "overrides": {**STEPS, "loss.z_loss": 0.5}},
+            "intervention z-loss sets loss.z_loss, which --set sets to 0.5; leave one out.",
+        ),
+        (
+            {"preset": "cnn-tiny"},
+            "model.qk_norm is no field of ConvNetConfig; leave it out with --drop model.qk_norm.",
+        ),
+        (
+            {"preset": "cnn-tiny", "grids": ("model.qk_norm",)},
+            "model.qk_norm is no field of ConvNetConfig. There are: width, depth, image_size,",
+        ),
+    ],
+)
+def test_a_space_that_does_not_fit_says_what_to_leave_out(how, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        plan(narrow(GRID, drop=["model.size"]), **how)
+
+
+def test_with_the_field_dropped_the_intervention_holds():
+    runs = plan(narrow(GRID, drop=["model.qk_norm"]), interventions=["qk-layernorm"])
+    assert {run.model.qk_norm for run in runs} == {True}
+    assert len(runs) == 3
+
+
+def test_a_setting_without_a_number_format_makes_no_further_run():
+    space = {
+        "quantizer": tune.grid_search(["none", "control", "ternary-mean"]),
+        "quantization.start": tune.grid_search([0.0, 0.2]),
+    }
+    runs = plan(space, overrides=STEPS)
+    formats = [(r.quantization.format, r.quantization.norm, r.quantization.start) for r in runs]
+    assert formats == [
+        ("none", False, 0.0),
+        ("none", True, 0.0),
+        ("ternary", True, 0.0),
+        ("ternary", True, 0.2),
+    ]
+
+
+def test_a_setting_serves_the_runs_that_can_use_it_and_is_refused_where_none_can():
+    late = {**STEPS, "quantization.start": 0.25}
+    none_too = {"quantizer": tune.grid_search(["none", "ternary-median"])}
+    assert [run.quantization.start for run in plan(none_too, overrides=late)] == [0.0, 0.25]
+    with pytest.raises(ValueError, match=r"^quantization.start=0.25 needs a number format, got "):
+        plan(GRID, overrides=late)
+    with pytest.raises(ValueError, match=r"^quantization.start=0.2 needs a number format, got "):
+        plan({"quantization.start": tune.grid_search([0, 0.2])}, overrides=STEPS)
+
+
+def test_two_sizes_of_one_net_are_refused_before_anything_starts():
+    sizes = {"model.size": tune.grid_search([12, 13])}
+    with pytest.raises(
+        ValueError, match=r"^model.size must give another net each time, got 12 and"
+    ):
+        plan(sizes, preset="resnet-tiny", overrides=STEPS)
+    assert len(plan(narrow(sizes, sizes=(12, 24)), preset="resnet-tiny", overrides=STEPS)) == 2
+
+
+def named(space):
+    runs = plan(space, overrides=STEPS)
+    labels = label_runs(runs)
+    return [labels[name] for name in ids(runs)]
+
+
+def test_number_formats_go_by_their_quantizer_s_name():
+    names = ["none", "control", "ternary-mean", "ternary-median-bare", "int8", "int4"]
+    space = {"quantizer": tune.grid_search(names), "optimizer.lr": tune.grid_search([0.01, 0.1])}
+    assert named(space) == [f"quantizer={n} lr={lr}" for n in names for lr in (0.01, 0.1)]
+
+
+def test_what_is_unlike_the_named_quantizer_is_told_beside_it():
+    space = {
+        "quantizer": tune.grid_search(["none", "ternary-mean"]),
+        "quantization.start": tune.grid_search([0.0, 0.2]),
+    }
+    assert named(space) == [
+        "quantizer=none start=0",
+        "quantizer=ternary-mean start=0",
+        "quantizer=ternary-mean start=0.2",
+    ]
+    varied = {"quantization.start": tune.grid_search([0.0, 0.2]), "quantizer": "int8"}
+    assert named(varied) == ["start=0", "start=0.2"]

@@ -1,9 +1,14 @@
 """A reproduction runs its sweeps, judges them, and goes on where it stopped."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from tuner.reproduce import reproduce
+from analysis.bank import read_bank
+from analysis.splits import SPLITS, split_runs
+from tuner.config import dotted
+from tuner.reproduce import plan_part, reproduce
 from tuner.reproductions import REPRODUCTIONS
 
 SHORT = {
@@ -39,6 +44,36 @@ def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_
     assert reproduce("ternary-decay", **call) == 0
     assert "[40/40]" in capfd.readouterr().out
     assert victim.exists()
+
+
+def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monkeypatch):
+    parts = REPRODUCTIONS["bank"].parts["tiny"]
+    few = {"core": replace(parts["core"], overrides={}), "text": parts["text"]}
+    monkeypatch.setitem(REPRODUCTIONS, "bank", replace(REPRODUCTIONS["bank"], parts={"tiny": few}))
+    changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
+    assert reproduce("bank", out=tmp_path, seeds=2, overrides=changes, command="it") == 0
+    assert "frozen in" in capfd.readouterr().out
+    bank = read_bank(tmp_path / "bank")
+    assert bank.facts["command"] == "it"
+    assert set(bank.trials["part"]) <= {"core", "text"}
+    assert set(bank.trials["model.qk_norm"]) == {False, True}
+    assert (bank.trials["outcome"] == "finished").all()
+
+
+def test_every_run_of_the_bank_has_a_split_and_searches_have_their_twins():
+    rows = []
+    for name, part in REPRODUCTIONS["bank"].parts["tiny"].items():
+        for run in plan_part(part, name, seeds=3, overrides={}).runs():
+            rows.append({**dotted(run), "part": name, "size": run.model.width})
+    trials = pd.DataFrame(rows)
+    split = split_runs(trials)
+    assert set(split) == set(SPLITS)
+    assert len(trials) > 1000
+    drawn = trials[trials["part"].str.startswith("random")]
+    twins = drawn.groupby(["part", "seed"])
+    assert set(twins.size()) == {3}
+    assert set(twins["model.qk_norm"].nunique()) == {2}
+    assert (twins["optimizer.lr"].max() / twins["optimizer.lr"].min()).between(2.9, 3.1).all()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """One order: preset, ladder size, interventions from left to right, overrides."""
 
+import re
+
 import pytest
 
+from tuner.config import Optimizer
 from tuner.presets import lm_tiny
 from tuner.resolve import parse_assignments, parse_grids, parse_value, resolve
 
@@ -11,11 +14,67 @@ def test_overrides_come_after_interventions_after_size():
         "lm-tiny",
         size=32,
         interventions=["coupled-decay", "qk-layernorm"],
-        overrides={"optimizer.weight_decay": 0.5},
+        overrides={"optimizer.lr": 0.5},
     )
     assert run.model.width == 32
     assert run.model.qk_norm is True
-    assert (run.optimizer.decay, run.optimizer.weight_decay) == ("coupled", 0.5)
+    assert (run.optimizer.decay, run.optimizer.weight_decay) == ("coupled", 0.1)
+    assert run.optimizer.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "sentence"),
+    [
+        (
+            ["qk-layernorm"],
+            {"model.qk_norm": False},
+            "intervention qk-layernorm sets model.qk_norm, which --set sets to False; leave one "
+            "out.",
+        ),
+        (
+            ["coupled-decay", "z-loss"],
+            {"optimizer.weight_decay": 0.5},
+            "intervention coupled-decay sets optimizer.weight_decay, which --set sets to 0.5;",
+        ),
+        (
+            ["coupled-decay", "no-decay"],
+            {"optimizer.weight_decay": 0.1},
+            "intervention no-decay sets optimizer.weight_decay, which --set sets to 0.1;",
+        ),
+        (
+            ["small-epsilon"],
+            {"optimizer": Optimizer(lr=0.5)},
+            "intervention small-epsilon sets optimizer.epsilon, which --set sets to 1e-08;",
+        ),
+        (["z-loss", "z-loss"], {}, "intervention must be given once, got z-loss twice; leave one"),
+    ],
+)
+def test_an_override_never_quietly_undoes_an_intervention(names, changes, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        resolve("lm-tiny", interventions=names, overrides=changes)
+
+
+def test_an_override_that_says_what_an_intervention_says_is_fine():
+    changes = {"model.qk_norm": True, "steps": 40, "optimizer.lr": 0.5}
+    run = resolve("lm-tiny", interventions=["qk-layernorm", "long-warmup"], overrides=changes)
+    assert (run.model.qk_norm, run.schedule.warmup_steps, run.optimizer.lr) == (True, 10, 0.5)
+    decays = ["coupled-decay", "no-decay"]
+    run = resolve("lm-tiny", interventions=decays, overrides={"optimizer.weight_decay": 0})
+    assert run.optimizer.weight_decay == 0
+
+
+def test_an_intervention_that_the_model_has_no_field_for_is_named():
+    sentence = (
+        "intervention qk-layernorm needs a field model.qk_norm, which ConvNetConfig doesn't have."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        resolve("cnn-tiny", interventions=["z-loss", "qk-layernorm"])
+
+
+@pytest.mark.parametrize("field", ["qk_norm", "head_dim", "norm", "mlp", "vocab_size"])
+def test_a_field_of_another_model_is_not_taken_for_the_dial(field):
+    with pytest.raises(ValueError, match=rf"^model.{field} is no field of ConvNetConfig\."):
+        resolve("cnn-tiny", overrides={f"model.{field}": 1})
 
 
 def test_interventions_apply_from_left_to_right():
@@ -28,10 +87,11 @@ def test_interventions_apply_from_left_to_right():
 
 def test_an_override_of_the_size_is_the_ladder_and_a_width_wins_over_it():
     assert resolve("lm-tiny", overrides={"model.size": 32}) == resolve("lm-tiny", size=32)
-    assert resolve("lm-tiny", size=16, overrides={"model.size": 32}).model.width == 32
     assert resolve("lm-tiny", overrides={"model.size": 32, "model.width": 48}).model.width == 48
     with pytest.raises(ValueError, match=r"model.size must be a whole number, got 16.5"):
         resolve("lm-tiny", overrides={"model.size": 16.5})
+    with pytest.raises(ValueError, match=r"model.size must be given once, got --size 16 and 32; "):
+        resolve("lm-tiny", size=16, overrides={"model.size": 32})
 
 
 @pytest.mark.parametrize("path", ["model.sise", "model.sizes", "size", "sizes"])
@@ -116,8 +176,35 @@ def test_values_are_literals_or_words():
     assert parse_assignments(["a.b=1", "c=x=y"]) == {"a.b": 1, "c": "x=y"}
     assert parse_grids(["a=1,2.5, x"]) == {"a": [1, 2.5, "x"]}
     assert parse_grids(["a="]) == {"a": []}
+    assert parse_grids(["a=1,True", "b=1"]) == {"a": [1, True], "b": [1]}
     for bad in ("steps", "=3"):
         with pytest.raises(ValueError, match="--set must look like"):
             parse_assignments([bad])
         with pytest.raises(ValueError, match="--grid must look like"):
             parse_grids([bad])
+
+
+@pytest.mark.parametrize(
+    ("parse", "texts", "sentence"),
+    [
+        (
+            parse_assignments,
+            ["quantizer=a", "quantizer=b"],
+            "--set must name a field once, got quantizer=a and quantizer=b; leave one out.",
+        ),
+        (
+            parse_grids,
+            ["x=1,2", "y=1", "x=3"],
+            "--grid must name a field once, got x=1,2 and x=3; leave one out.",
+        ),
+        (
+            parse_grids,
+            ["x=1e-3,2,0.001"],
+            "--grid x must give each value once, got 0.001 twice; leave one out.",
+        ),
+        (parse_grids, ["x=a,b,a"], "--grid x must give each value once, got 'a' twice; leave one"),
+    ],
+)
+def test_what_is_given_twice_is_refused_in_one_sentence(parse, texts, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        parse(texts)

@@ -1,6 +1,7 @@
 """A command run again, or killed and resumed, gives the bits of the same command never killed."""
 
 import signal
+import time
 
 import pytest
 from processes import (
@@ -86,6 +87,19 @@ def test_sigterm_and_ctrl_c_end_with_130_and_resume_finishes_to_the_same_bits(
     assert [o["step"] for o in outcomes(out).values()] == [STEPS] * 4
     with pytest.raises(ValueError, match="--out must be a new directory"):
         sweep({"optimizer.lr": 0.1}, out=out)
+
+
+def test_a_sigterm_that_ends_ray_as_well_says_how_to_go_on(baseline, settings, tmp_path):
+    """As timeout and slurm send it: to the group, in which Ray's own processes are."""
+    out = tmp_path / "sweep"
+    process = start(*SWEEP, *settings, cwd=tmp_path)
+    wait_for(lambda: unfinished_with_checkpoint(out), process)
+    began = time.monotonic()
+    told = interrupt(process, signal.SIGTERM, group=True)
+    assert time.monotonic() - began < 30  # Slurm kills then; Ray alone took 60 s, to exit code 1.
+    assert told.endswith(f"Interrupted; continue with: foretune resume {out}\n")
+    assert "4 trials: 4 finished" in finish(start("resume", "sweep", cwd=tmp_path))
+    assert metrics(out) == metrics(baseline)
 
 
 @pytest.mark.parametrize("end", ["kill", "ctrl-c"])

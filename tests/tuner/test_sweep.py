@@ -275,6 +275,19 @@ def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, ove
     assert sum(children.values()) == 2
 
 
+def test_models_that_cannot_be_built_are_refused_before_ray_starts(tmp_path, overrides):
+    group = {"quantization.granularity": "group", "quantization.group_size": 48}
+    with pytest.raises(ValueError, match="quantization.group_size must divide"):
+        sweep(
+            {"optimizer.lr": 0.1, "quantizer": "ternary-mean-bare"},
+            out=tmp_path / "a" / "b",
+            overrides={**overrides, **group},
+            # Were Ray asked first, the sentence would be about the address.
+            execution=Execution(address="127.0.0.1:1"),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_model_configs_in_a_space_are_written_down(overrides):
     """Plans with whole models as values can be told as JSON before Ray starts."""
     space = {"model": tune.grid_search([TransformerConfig(width=16), TransformerConfig(width=32)])}

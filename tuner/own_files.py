@@ -1,0 +1,29 @@
+"""What a user's own file defines, by `FILE.py:NAME`."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def load_name(reference: str, *, default: str) -> Any:
+    """Returns the object that `FILE.py:NAME` names (NAME may be left out for `default`)."""
+    file, _, name = reference.partition(":")
+    path, name = Path(file), name or default
+    if not path.is_file():
+        raise ValueError(f"{reference} must name a file that exists, got no {path}.")
+    # Under its own name and from its own folder, so that a worker or a resume can import it.
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        module = importlib.import_module(path.stem)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{path} must be a module that imports, got {reason}.") from error
+    if Path(module.__file__ or "").resolve() != path.resolve():
+        raise ValueError(
+            f"{path} must have a name of its own, got {path.stem}, which is the module "
+            f"{module.__file__}; rename it."
+        )
+    if not hasattr(module, name):
+        raise ValueError(f"{path} must define {name}, got none; name another with {path}:NAME.")
+    return getattr(module, name)
