@@ -70,6 +70,8 @@ def label_runs(
     group = _groups(ended, drawn)
     final = ended["final_val_loss"].where(~ended["diverged"], np.inf).to_numpy(float)
     told = ended.assign(group=group, final=np.fmin(final, ended["reference_loss"]))
+    # Drawn configurations differ in more than seeds: each is a cell of its own.
+    told["cell"] = np.where(drawn, np.arange(len(told)), -1)
     told = told.merge(_best(told), on="group", how="left")
     frame = told[["run_id", "group", "n_lrs", "best", "best_lr"]].set_index("run_id")
     frame["excess"] = excess(told["final"], best=told["best"], reference=told["reference_loss"])
@@ -109,10 +111,10 @@ def _groups(trials: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
 
 def _best(told: pd.DataFrame) -> pd.DataFrame:
     """The lowest mean over seeds in every group, and the learning rate that reached it."""
-    means = told.groupby(["group", LR], as_index=False)["final"].mean()
+    means = told.groupby(["group", "cell", LR], as_index=False)["final"].mean()
     best = means.loc[means.groupby("group")["final"].idxmin()]
     counts = means.groupby("group")[LR].nunique().rename("n_lrs").reset_index()
-    best = best.rename(columns={"final": "best", LR: "best_lr"})
+    best = best.rename(columns={"final": "best", LR: "best_lr"}).drop(columns="cell")
     return best.merge(counts, on="group")
 
 

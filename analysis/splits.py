@@ -69,7 +69,7 @@ def split_runs(trials: pd.DataFrame) -> pd.Series:
         split[(split == "") & (trials["size"] == width)] = name
     split[(split == "") & trials["size"].isin(FIT_WIDTHS)] = "fit"
     if (split == "").any():
-        sizes = sorted(trials.loc[split == "", "size"].unique())
+        sizes = sorted(map(float, trials.loc[split == "", "size"].unique()))
         raise ValueError(
             f"every run must belong to a split, got widths {sizes}, which none has; add them to "
             f"analysis.splits before fitting anything."

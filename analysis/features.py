@@ -1,0 +1,192 @@
+"""What a forecast inside a run looks at: numbers without a scale of their own, from a prefix.
+
+Each is a level, a change since the first reading, or a slope over log time, so that sizes, texts
+and lengths of a run can be held against each other. Causal: a feature at step t is a function of
+the rows up to t.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+LOGIT: Final = "max_attention_logit"
+WATCHED: Final = ("loss", "grad_norm", LOGIT, "attention_entropy", "log_z_mean", "logits_rms")
+"""Columns that have one name."""
+FAMILIES: Final = ("output_norm_rms_layer", "update_rms_", "param_rms_")
+"""Columns that come one a layer or parameter kind, by how they begin."""
+NEWEST: Final = 3
+"""Readings whose mean is the level now: one batch's maximum is noisy."""
+SMOOTH: Final = 10
+"""Steps of the moving mean of the training loss."""
+LARGEST_LOG: Final = 8.0
+"""A projected log10 logit is cut here: slopes of two readings can say anything."""
+
+FEATURES: Final = (
+    "logit",
+    "logit_rise",
+    "logit_slope",
+    "logit_projected",
+    "entropy",
+    "output",
+    "log_z",
+    "logits",
+    "update",
+    "update_output",
+    "grad",
+    "loss",
+    "loss_rise",
+    "rate",
+    "rate_size",
+)
+"""Names of `read_features`, in the order of a design matrix."""
+
+
+class Trace:
+    """The readings of one run so far, by column: what both a file and a live run can give."""
+
+    __slots__ = ("series",)
+
+    def __init__(self) -> None:
+        self.series: dict[str, tuple[list[int], list[float]]] = {}
+
+    @classmethod
+    def of(cls, history: pd.DataFrame) -> "Trace":
+        """Returns the trace of a telemetry frame with a column `step`; rows in order of steps."""
+        trace = cls()
+        if "step" not in history or history.empty:
+            return trace
+        ordered = history.sort_values("step")
+        steps = ordered["step"].to_numpy(int)
+        for name in watched(ordered.columns):
+            values = ordered[name].to_numpy(float)
+            finite = np.isfinite(values)
+            trace.series[name] = (steps[finite].tolist(), values[finite].tolist())
+        return trace
+
+    def append(self, step: int, row: Mapping[str, float]) -> None:
+        """Takes in one row of a live run."""
+        for name in watched(row):
+            value = row[name]
+            if math.isfinite(value):
+                steps, values = self.series.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(value)
+
+    def values(self, name: str) -> list[float]:
+        """The finite readings of a column, oldest first; empty where it was never read."""
+        return self.series.get(name, ([], []))[1]
+
+    def steps(self, name: str) -> list[int]:
+        """The steps of `values`."""
+        return self.series.get(name, ([], []))[0]
+
+    @property
+    def newest_step(self) -> int:
+        """The newest step that any column was read at, -1 where none was."""
+        return max((steps[-1] for steps, _ in self.series.values() if steps), default=-1)
+
+
+def watched(names: Iterable[str]) -> list[str]:
+    """Returns those of the names that a trace keeps."""
+    return [name for name in names if name in WATCHED or str(name).startswith(FAMILIES)]
+
+
+def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
+    """Returns every feature of `FEATURES`; NaN where its columns are missing.
+
+    context has `total_steps`, and where known `lr`, `n_params`, `reference_loss` (nats). Logs are
+    to the base of 10.
+    """
+    reference = float(context.get("reference_loss", math.nan))
+    logit = _logs(trace.values(LOGIT))
+    slope = _slope(trace.steps(LOGIT), logit)
+    level, first = _newest(logit), logit[0] if logit else math.nan
+    loss = _smooth(trace.values("loss"))
+    rate = _log(context.get("lr", math.nan))
+    update = _update(trace)
+    return {
+        "logit": level,
+        "logit_rise": level - first,
+        "logit_slope": slope,
+        "logit_projected": _projected(level, slope, trace.newest_step, context),
+        "entropy": _share(trace.values("attention_entropy")),
+        "output": _output(trace),
+        "log_z": _change(trace.values("log_z_mean")),
+        "logits": _newest(_logs(trace.values("logits_rms"))),
+        "update": update,
+        "update_output": update + 0.5 * _log(context.get("n_params", math.nan)),
+        "grad": _change(_logs(trace.values("grad_norm"))),
+        "loss": loss[-1] / reference if len(loss) else math.nan,
+        "loss_rise": (loss[-1] - min(loss)) / reference if len(loss) else math.nan,
+        "rate": rate,
+        "rate_size": rate + 0.5 * _log(context.get("n_params", math.nan)),
+    }
+
+
+def _projected(level: float, slope: float, step: int, context: Mapping[str, Any]) -> float:
+    """The log logit halfway through the run, where the learning rate is still half its peak."""
+    ahead = max(0.5 * float(context["total_steps"]) / max(step, 1), 1.0)
+    return min(level + max(slope, 0.0) * math.log10(ahead), LARGEST_LOG)
+
+
+def _slope(steps: list[int], logs: list[float]) -> float:
+    """Slope over log10 step of the newer half of the readings, at least three of them."""
+    count = max(3, len(logs) // 2)
+    if len(logs) < 3:
+        return 0.0 if logs else math.nan
+    x, y = np.log10(np.array(steps[-count:]) + 1.0), np.array(logs[-count:])
+    x = x - x.mean()
+    return float((x @ y) / (x @ x)) if x.any() else 0.0
+
+
+def _update(trace: Trace) -> float:
+    """Mean over parameter kinds of log10 (RMS of the newest update / RMS of the parameters)."""
+    logs = []
+    for name in trace.series:
+        kind = name.removeprefix("update_rms_")
+        sizes = trace.values(f"param_rms_{kind}") if kind != name else []
+        if sizes and "norm" not in kind and sizes[-1] > 0 and trace.values(name)[-1:] > [0.0]:
+            logs.append(math.log10(trace.values(name)[-1] / sizes[-1]))
+    return sum(logs) / len(logs) if logs else math.nan
+
+
+def _output(trace: Trace) -> float:
+    """log10 of the last block's output norm over its first reading."""
+    layers = [name for name in trace.series if name.startswith("output_norm_rms_layer")]
+    if not layers:
+        return math.nan
+    last = max(layers, key=lambda name: int(name.removeprefix("output_norm_rms_layer")))
+    return _change(_logs(trace.values(last)))
+
+
+def _log(value: Any) -> float:
+    value = float(value)
+    return math.log10(value) if value > 0 else math.nan
+
+
+def _logs(values: list[float]) -> list[float]:
+    return [math.log10(max(value, 1e-12)) for value in values]
+
+
+def _newest(values: list[float]) -> float:
+    tail = values[-NEWEST:]
+    return sum(tail) / len(tail) if tail else math.nan
+
+
+def _change(values: list[float]) -> float:
+    return _newest(values) - values[0] if values else math.nan
+
+
+def _share(values: list[float]) -> float:
+    return _newest(values) / values[0] if values and values[0] > 0 else math.nan
+
+
+def _smooth(loss: list[float]) -> list[float]:
+    """Moving mean over `SMOOTH` steps, shorter at the start."""
+    sums = np.concatenate([[0.0], np.cumsum(loss)])
+    ends = np.arange(1, len(loss) + 1)
+    starts = np.maximum(ends - SMOOTH, 0)
+    return ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
