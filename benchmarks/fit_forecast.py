@@ -1,0 +1,35 @@
+"""Fits the forecast inside a run on the `fit` split of the bank and stores it beside the code.
+
+python benchmarks/fit_forecast.py [--bank benchmarks/bank] [--out analysis/forecast.json]
+"""
+
+import argparse
+from pathlib import Path
+
+from analysis.bank import read_bank
+from analysis.fitting import fit_forecast
+from analysis.landmark import SHIPPED
+
+BANK = Path(__file__).resolve().parent / "bank"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    arguments = parser.parse_args()
+    bank = read_bank(arguments.bank)
+    facts = {"bank_sha256": bank.facts["sha256"], "command": "python benchmarks/fit_forecast.py"}
+    model = fit_forecast(bank.trials, bank.telemetry, facts=facts)
+    arguments.out.write_text(model.to_json())
+    about = model.about
+    print(
+        f"fitted on {about['runs']} runs, {about['unstable']} of them unstable; thresholds from "
+        f"{about['healthy_configurations']} healthy configurations: {about['thresholds']}"
+    )
+    print(f"written: {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
