@@ -41,7 +41,7 @@ def context_of(trial: Mapping[str, Any]) -> dict[str, Any]:
 def clusters_of(trials: pd.DataFrame) -> pd.Series:
     """Returns a text per run that all seeds of its configuration share, indexed by run_id."""
     fields = [n for n in trials.columns if ("." in n or n in (*PLAIN, "size", "part"))]
-    keys = trials[fields].astype(str).agg("|".join, axis=1)
+    keys = trials[fields].map(str).agg("|".join, axis=1)
     return pd.Series(keys.to_numpy(), index=trials["run_id"].to_numpy(), name="cluster")
 
 
@@ -82,7 +82,7 @@ def with_sweep_loss(trials: pd.DataFrame, telemetry: pd.DataFrame) -> pd.DataFra
 
     A sweep is a part of the bank at one size and length.
     """
-    sweep = trials.set_index("run_id")[["part", "size", "steps"]].astype(str).agg("|".join, axis=1)
+    sweep = trials.set_index("run_id")[["part", "size", "steps"]].map(str).agg("|".join, axis=1)
     told = telemetry.assign(sweep=telemetry["run_id"].astype(str).map(sweep))
     median = told.groupby(["sweep", "step"])["loss"].transform("median")
     return telemetry.assign(sweep_loss=median)

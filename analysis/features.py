@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from analysis.readings import number
+
 LOGIT: Final = "max_attention_logit"
 WATCHED: Final = ("loss", "grad_norm", LOGIT, "attention_entropy", "log_z_mean", "logits_rms")
 """Columns that have one name."""
@@ -21,6 +23,8 @@ NEWEST: Final = 3
 """Readings whose mean is the level now: one batch's maximum is noisy."""
 SMOOTH: Final = 10
 """Steps of the moving mean of the training loss."""
+LARGEST: Final = 1e30
+"""A reading beyond this is no number of a run that goes on."""
 LARGEST_LOG: Final = 8.0
 """A projected log10 logit is cut here: slopes of two readings can say anything."""
 
@@ -58,19 +62,20 @@ class Trace:
         trace = cls()
         if "step" not in history or history.empty:
             return trace
-        ordered = history.sort_values("step")
+        ordered = history.sort_values("step", kind="stable")
         steps = ordered["step"].to_numpy(int)
         for name in watched(ordered.columns):
-            values = ordered[name].to_numpy(float)
-            finite = np.isfinite(values)
-            trace.series[name] = (steps[finite].tolist(), values[finite].tolist())
+            values = pd.to_numeric(ordered[name], errors="coerce").to_numpy(float)
+            kept = np.isfinite(values) & (np.abs(values) < LARGEST) & (steps >= 0)
+            if kept.any():
+                trace.series[name] = (steps[kept].tolist(), values[kept].tolist())
         return trace
 
     def append(self, step: int, row: Mapping[str, float]) -> None:
         """Takes in one row of a live run."""
         for name in watched(row):
             value = row[name]
-            if math.isfinite(value):
+            if math.isfinite(value) and abs(value) < LARGEST:
                 steps, values = self.series.setdefault(name, ([], []))
                 steps.append(step)
                 values.append(value)
@@ -100,12 +105,13 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
     context has `total_steps`, and where known `lr`, `n_params`, `reference_loss` (nats). Logs are
     to the base of 10.
     """
-    reference = float(context.get("reference_loss", math.nan))
+    reference = number(context, "reference_loss")
+    reference = reference if reference > 0 else math.nan
     logit = _logs(trace.values(LOGIT))
     slope = _slope(trace.steps(LOGIT), logit)
     level, first = _newest(logit), logit[0] if logit else math.nan
     loss = _smooth(trace.values("loss"))
-    rate = _log(context.get("lr", math.nan))
+    rate, size = _log(number(context, "lr")), _log(number(context, "n_params"))
     update = _update(trace)
     return {
         "logit": level,
@@ -117,18 +123,19 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
         "log_z": _change(trace.values("log_z_mean")),
         "logits": _newest(_logs(trace.values("logits_rms"))),
         "update": update,
-        "update_output": update + 0.5 * _log(context.get("n_params", math.nan)),
+        "update_output": update + 0.5 * size,
         "grad": _change(_logs(trace.values("grad_norm"))),
         "loss": loss[-1] / reference if len(loss) else math.nan,
         "loss_rise": (loss[-1] - min(loss)) / reference if len(loss) else math.nan,
         "rate": rate,
-        "rate_size": rate + 0.5 * _log(context.get("n_params", math.nan)),
+        "rate_size": rate + 0.5 * size,
     }
 
 
 def _projected(level: float, slope: float, step: int, context: Mapping[str, Any]) -> float:
     """The log logit halfway through the run, where the learning rate is still half its peak."""
-    ahead = max(0.5 * float(context["total_steps"]) / max(step, 1), 1.0)
+    steps = number(context, "total_steps")
+    ahead = max(0.5 * steps / max(step, 1), 1.0) if steps > 0 else math.nan
     return min(level + max(slope, 0.0) * math.log10(ahead), LARGEST_LOG)
 
 
@@ -162,8 +169,7 @@ def _output(trace: Trace) -> float:
     return _change(_logs(trace.values(last)))
 
 
-def _log(value: Any) -> float:
-    value = float(value)
+def _log(value: float) -> float:
     return math.log10(value) if value > 0 else math.nan
 
 

@@ -14,6 +14,8 @@ from analysis.splits import FIT_SWITCHES, split_runs
 
 RATES: Final = (0.01, 0.05, 0.10)
 """Rates of false stops that thresholds are made for, where healthy runs suffice."""
+LEAST: Final = 0.5
+"""Least threshold: no run is stopped that is more likely to end well, however clean the bank."""
 HORIZON: Final = ("n_params", "steps", *FIT_SWITCHES)
 """Fields whose fitted range belongs to the horizon."""
 
@@ -24,7 +26,7 @@ def fit_forecast(
     """Returns the model fitted on the `fit` split of a bank, with stop thresholds.
 
     A threshold is conformal on the largest score of each healthy configuration (all its seeds),
-    from models that were not fitted on it.
+    from models that were not fitted on it, and at least `LEAST`.
     """
     labels = label_runs(trials, telemetry)
     chosen = trials[trials["run_id"].isin(labels.index) & split_runs(trials).eq("fit")]
@@ -37,7 +39,7 @@ def fit_forecast(
         "unstable": int(labels.loc[chosen["run_id"], "unstable"].sum()),
         "healthy_configurations": len(maxima),
         "thresholds": {
-            f"{rate:g}": found.value
+            f"{rate:g}": max(found.value, LEAST)
             for rate, found in thresholds.items()
             if found.status.startswith("ok")
         },

@@ -103,7 +103,7 @@ def _groups(trials: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
         for name in trials.columns
         if ("." in name or name in ("steps", "batch_size", "size")) and name not in RUN_FIELDS
     ]
-    keys = trials[fields].astype(str).agg("|".join, axis=1)
+    keys = trials[fields].map(str).agg("|".join, axis=1)
     if drawn.any():
         keys = keys.where(~drawn, trials["part"].astype(str) if "part" in trials else "")
     return pd.factorize(keys)[0]

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import pandas as pd
 from analysis.features import LOGIT, Trace, read_features
 from analysis.forecast import Forecast, cannot_tell
 from analysis.logistic import Logistic, fit_logistic
+from analysis.readings import number
 
 LANDMARKS: Final = (0.03, 0.05, 0.075, 0.10, 0.15, 0.20, 0.30, 0.45, 0.60, 0.80)
 """Shares of all steps at which a fit answers first."""
@@ -59,7 +61,9 @@ class Landmarks:
 
     def judge(self, trace: Trace, context: Mapping[str, Any]) -> Forecast:
         """Returns the forecast of a live run."""
-        steps = float(context["total_steps"])
+        steps = number(context, "total_steps")
+        if not 0 < steps < math.inf:
+            return cannot_tell("the number of steps is not known")
         step = trace.newest_step
         at = int(np.searchsorted(self.shares, (step + 1) / steps + 1e-9, side="right")) - 1
         if at < 0:
@@ -98,17 +102,13 @@ def _rounded(value: Any) -> Any:
     return value
 
 
+@lru_cache(maxsize=4)
 def read_landmarks(path: Path = SHIPPED) -> Landmarks:
     """Returns a stored model; ValueError where there is none."""
     if not path.is_file():
         raise ValueError(f"the forecast's model must be there, got no {path}; fit one.")
     fields = json.loads(path.read_text())
-    fits = tuple(
-        Logistic(
-            tuple(fit["mean"]), tuple(fit["scale"]), tuple(fit["coefficients"]), fit["intercept"]
-        )
-        for fit in fields["fits"]
-    )
+    fits = tuple(Logistic.from_json(json.dumps(fit)) for fit in fields["fits"])
     return Landmarks(
         shares=tuple(fields["shares"]),
         features=tuple(fields["features"]),

@@ -71,6 +71,18 @@ def predict(
     )
 
 
+def backtest(directory: Positional[str], /, *, share: float = 0.05) -> int:
+    """Holds both forecasts against a finished sweep: inside its runs, and from small to large.
+
+    Args:
+        directory: the sweep's directory.
+        share: share of each run's steps that forecasts inside it may see, 0 to 1.
+    """
+    from tuner.backtesting import backtest_command
+
+    return backtest_command(Path(directory), share=share)
+
+
 def sync(directory: Positional[str], /, *, tracking_uri: str = "") -> int:
     """Sends to MLflow what it has not received yet (after its server was away).
 

@@ -1,0 +1,337 @@
+"""The part of `benchmarks/forecast.py` about single runs: ranking, calibration, stopping, cures."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from peers import PEERS
+from record import Record
+
+from analysis.backtest import (
+    EARLY,
+    clusters_of,
+    context_of,
+    gain,
+    histories,
+    replay,
+    running_scores,
+    score_table,
+    with_sweep_loss,
+)
+from analysis.bank import Bank
+from analysis.baselines import BASELINES
+from analysis.configuration import Configuration
+from analysis.conformal import first_crossing
+from analysis.cures import FIXES, Cure, read_cures, twins_of
+from analysis.features import Trace
+from analysis.labels import LEVELS, UNSTABLE, label_runs
+from analysis.landmark import Landmarks, read_landmarks
+from analysis.replay import REPLAYS
+from analysis.savings import savings, savings_table
+from analysis.scoring import auroc, expected_calibration_error, precision_recall
+from analysis.splits import SPLITS, split_runs
+from analysis.stopping import FALSE_STOPS, threshold_of
+from analysis.uncertainty import clustered_proportion
+
+OURS, CONFIGURATION = "foretune", "configuration"
+SIZES = ("size 2x", "size 4x", "size 16x")
+UNSEEN = ("intervention", "text", "architecture", "random")
+SIZES_AUROC, UNSEEN_AUROC, MAX_ECE = 0.98, 0.95, 0.05
+MAX_FALSE_STOPS, MIN_SAVED = 0.05, 0.60
+MIN_PRECISION, MIN_RECALL, MIN_TWINS = 0.95, 0.85, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A bank with what its runs came to."""
+
+    trials: pd.DataFrame
+    telemetry: pd.DataFrame
+    labels: pd.DataFrame
+    """Of `label_runs`, indexed by run_id."""
+    splits: pd.Series
+    """Indexed by run_id."""
+    clusters: pd.Series
+    model: Landmarks
+
+    def of(self, *splits: str) -> pd.Index:
+        """The runs of some splits."""
+        return self.splits.index[self.splits.isin(splits)]
+
+
+def scored(bank: Bank) -> Scored:
+    """Returns the bank with labels and splits; runs without a label are left out."""
+    labels = label_runs(bank.trials, bank.telemetry)
+    trials = bank.trials[bank.trials["run_id"].isin(labels.index)].reset_index(drop=True)
+    splits = pd.Series(split_runs(trials).to_numpy(), index=trials["run_id"].to_numpy())
+    return Scored(
+        trials=trials,
+        telemetry=with_sweep_loss(trials, bank.telemetry),
+        labels=labels,
+        splits=splits,
+        clusters=clusters_of(trials),
+        model=read_landmarks(),
+    )
+
+
+def configuration_of(found: Scored) -> Configuration:
+    """Returns the baseline that sees no training, fitted on the runs that ours was fitted on."""
+    fitted = found.trials[found.trials["run_id"].isin(found.of("fit"))]
+    contexts = pd.DataFrame([context_of(trial) for trial in fitted.to_dict("records")])
+    told = found.labels.loc[fitted["run_id"], "unstable"].to_numpy(float)
+    return Configuration.fit(contexts, told)
+
+
+def ranking(record: Record, found: Scored) -> pd.DataFrame:
+    """Prints AUROC per predictor and split at 5 % of the steps; returns the forecasts."""
+    predictors = {
+        OURS: found.model,
+        CONFIGURATION: configuration_of(found),
+        **BASELINES,
+        **PEERS,
+    }
+    record.say(f"INSIDE A RUN: {len(found.trials)} runs, labels at excess {UNSTABLE}")
+    forecasts = pd.DataFrame()
+    for after in (True, False):
+        forecasts = replay(found.trials, found.telemetry, predictors, after_warmup=after)
+        where = f"warm-up + {EARLY:.0%}" if after else f"{EARLY:.0%}"
+        record.say(f"\nAUROC at {where} of the steps (90 % interval, configurations resampled)")
+        table = score_table(forecasts, found.labels["unstable"], found.splits, found.clusters)
+        _say_table(record, table)
+        if not after:
+            _claim_ranking(record, table, forecasts, found)
+    return forecasts
+
+
+def _say_table(record: Record, table: pd.DataFrame) -> None:
+    splits = [s for s in (*SPLITS, "all held out") if s in set(table["split"])]
+    counts = table.drop_duplicates("split").set_index("split")
+    head = [f"{s} ({counts.loc[s, 'n_unstable']}/{counts.loc[s, 'n']})" for s in splits]
+    rows = []
+    for name, part in table.groupby("predictor", sort=False):
+        by = part.set_index("split")
+        rows.append([name, *(_cell(by.loc[s]) for s in splits)])
+    text = pd.DataFrame(rows, columns=["predictor (unstable/n)", *head]).to_string(index=False)
+    record.say(text)
+
+
+def _cell(row: pd.Series) -> str:
+    unknown = f" ?{row['cannot_tell']}" if row["cannot_tell"] else ""
+    return f"{row['auroc']:.3f} ({row['low']:.2f}-{row['high']:.2f}){unknown}"
+
+
+def _claim_ranking(
+    record: Record, table: pd.DataFrame, forecasts: pd.DataFrame, found: Scored
+) -> None:
+    told = found.labels["unstable"]
+    ours = table[table["predictor"] == OURS].set_index("split")
+    runs = found.of(*SIZES)
+    value = auroc(forecasts.loc[runs, OURS].to_numpy(), told.loc[runs].to_numpy(bool))
+    record.say("")
+    record.claim(f"held-out sizes: AUROC {value:.3f} >= {SIZES_AUROC}", value >= SIZES_AUROC)
+    for split in UNSEEN:
+        value = ours.loc[split, "auroc"]
+        record.claim(f"{split}: AUROC {value:.3f} >= {UNSEEN_AUROC}", value >= UNSEEN_AUROC)
+    held_out = found.splits.index[found.splits != "fit"]
+    scores = forecasts.loc[held_out, OURS].to_numpy()
+    ece = expected_calibration_error(scores, told.loc[held_out].to_numpy(bool))
+    record.claim(f"calibration error on all held-out runs {ece:.3f} <= {MAX_ECE}", ece <= MAX_ECE)
+    record.say("\nGain in AUROC over the configuration alone, and over max logit alone (paired)")
+    for name, group in {**{s: found.of(s) for s in UNSEEN}, "edge cells": _edge(found)}.items():
+        for theirs in (CONFIGURATION, "max_logit"):
+            part = forecasts.loc[forecasts.index.isin(group)]
+            interval = gain(part, told, found.clusters, ours=OURS, theirs=theirs)
+            record.say(
+                f"  {name:14} over {theirs:14} {interval.value:+.3f} "
+                f"({interval.low:+.3f} to {interval.high:+.3f}), {len(part)} runs"
+            )
+
+
+def _edge(found: Scored) -> pd.Index:
+    """Held-out runs within one half-decade step of where their group turns unstable."""
+    rate = found.trials.set_index("run_id")["optimizer.lr"]
+    grouped = found.labels.join(rate).join(found.splits.rename("split"))
+    grids = grouped[grouped["split"].isin(SIZES)]
+    first = grids[grids["unstable"]].groupby("group")["optimizer.lr"].min()
+    distance = np.log10(grids["optimizer.lr"] / grids["group"].map(first)).abs()
+    return grids.index[distance <= 0.55]
+
+
+def levels(record: Record, bank: Bank, found: Scored, forecasts: pd.DataFrame) -> None:
+    """Repeats the ranking at other levels of excess; the model stays the one of the primary."""
+    record.say("\nAUROC on all held-out runs at 5 % of the steps, by the level of the label")
+    held_out = found.splits.index[found.splits != "fit"]
+    names = [OURS, "max_logit", CONFIGURATION, "log_lr"]
+    for level in LEVELS:
+        told = label_runs(bank.trials, bank.telemetry, level=level)["unstable"].loc[held_out]
+        values = {
+            name: auroc(forecasts.loc[held_out, name].to_numpy(), told.to_numpy(bool))
+            for name in names
+        }
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        record.say(f"  e > {level:.2f} ({int(told.sum())} unstable): {shown}")
+
+
+def stop_steps(found: Scored, threshold: float) -> pd.Series:
+    """Returns the step at which ours stops each run, NaN for never."""
+    steps = {}
+    for trial, history in histories(found.trials, found.telemetry):
+        scores = running_scores(found.model, history, context_of(trial)).dropna()
+        steps[trial["run_id"]] = first_crossing(
+            scores.index.to_numpy(), scores.to_numpy(), threshold
+        )
+    return pd.Series(steps, dtype=float)
+
+
+def runs_of(found: Scored, stops: pd.Series) -> pd.DataFrame:
+    """Returns the frame that `savings` takes, indexed by run_id."""
+    trials = found.trials.set_index("run_id")
+    return pd.DataFrame(
+        {
+            "total_steps": trials["last_step"],
+            "stop_step": stops,
+            "unstable": found.labels["unstable"],
+            "healthy": found.labels["healthy"],
+            "final": np.fmin(trials["final_val_loss"], trials["reference_loss"]),
+            "cluster": found.clusters,
+            "group": trials["part"],
+            "split": found.splits,
+        }
+    )
+
+
+def stopping(record: Record, found: Scored) -> pd.DataFrame:
+    """Prints what stopping by ours saves and costs; returns a row per run."""
+    threshold = threshold_of(found.model, FALSE_STOPS)
+    runs = runs_of(found, stop_steps(found, threshold))
+    held_out = runs[runs["split"] != "fit"]
+    record.say(f"\nSTOPPING at the threshold for {FALSE_STOPS:.0%} false stops ({threshold:.3f})")
+    rows = []
+    for split in [*SPLITS, "all held out"]:
+        part = held_out if split == "all held out" else runs[runs["split"] == split]
+        result = savings(part, draws=300)
+        rows.append(
+            {
+                "split": split,
+                "unstable": int(part["unstable"].sum()),
+                "healthy": int(part["healthy"].sum()),
+                "caught": result.caught.k,
+                "saved of unstable": f"{result.saved_unstable.value:.0%}",
+                "false stops": f"{result.false_stops.k}/{result.false_stops.n}",
+                "at most (95 %)": f"{result.false_stops.high:.1%}",
+                "lead": f"{result.lead:.0%}",
+            }
+        )
+    record.say(pd.DataFrame(rows).to_string(index=False))
+    pooled = savings(held_out, draws=300)
+    high = pooled.false_stops.high
+    record.claim(
+        f"pooled false stops {pooled.false_stops.k}/{pooled.false_stops.n}, upper 95 % bound "
+        f"{high:.1%} <= {MAX_FALSE_STOPS:.0%}",
+        high <= MAX_FALSE_STOPS,
+    )
+    saved = pooled.saved_unstable.value
+    record.claim(f"steps of unstable runs saved {saved:.0%} >= {MIN_SAVED:.0%}", saved >= MIN_SAVED)
+    return runs
+
+
+def searches(record: Record, found: Scored, runs: pd.DataFrame) -> None:
+    """Prints ours beside and together with the usual rules on the three random searches."""
+    drawn = found.trials[found.trials["part"].str.startswith("random")]
+    # The 48 that were drawn: a third of the rate and the flipped qk-layernorm are their twins.
+    drawn = drawn[~drawn["run_id"].isin(_twins(drawn))]
+    info = drawn.assign(group=drawn["part"], total_steps=drawn["last_step"])
+    curves = found.telemetry[found.telemetry["run_id"].isin(drawn["run_id"])]
+    curves = curves.assign(
+        smooth=curves.groupby("run_id", observed=True)["loss"].transform(_smooth)
+    )
+    ours = runs.loc[drawn["run_id"]]
+    table: dict[str, pd.DataFrame] = {"forecast": ours}
+    for name, rule in REPLAYS.items():
+        stops = rule(curves, info, loss="smooth")
+        alone = ours.assign(stop_step=stops.loc[ours.index])
+        table[name] = alone
+        both = np.fmin(alone["stop_step"], ours["stop_step"])
+        table[f"forecast + {name}"] = ours.assign(stop_step=both)
+    shown = savings_table(table)[["saved", "saved_unstable", "regret", "winners_stopped"]]
+    record.say(
+        f"\nRANDOM SEARCHES ({len(drawn)} runs of 3 searches): each rule alone and with ours"
+    )
+    record.say(shown.round(3).to_string())
+
+
+def _smooth(loss: pd.Series) -> pd.Series:
+    return loss.rolling(10, min_periods=1).mean()
+
+
+def _twins(drawn: pd.DataFrame) -> set[str]:
+    """The twins of drawn configurations: in the order of the space they come second and third."""
+    twins: set[str] = set()
+    for _, trio in drawn.groupby(["part", "seed"]):
+        high = trio[trio["optimizer.lr"] == trio["optimizer.lr"].max()]
+        third = trio[trio["optimizer.lr"] < trio["optimizer.lr"].max()]
+        own = bool(third["model.qk_norm"].iloc[0]) if len(third) else False
+        twins |= set(third["run_id"]) | set(high.loc[high["model.qk_norm"] != own, "run_id"])
+    return twins
+
+
+def cures(record: Record, found: Scored) -> None:
+    """Prints how well each fix's worth is told from the first tenth of the unfixed run."""
+    record.say("\nCAUSE: is a fix worth more than 0.1 nats, told from the first 10 % of the steps?")
+    known = {cure.fix: cure for cure in read_cures()}
+    telemetry = dict(tuple(found.telemetry.groupby("run_id", observed=True)))
+    for fix in FIXES:
+        for split in ("random", "size 4x", "intervention", "text"):
+            part = found.trials[found.trials["run_id"].isin(found.of(split))]
+            twins = twins_of(part, fix)
+            if len(twins):
+                _say_cure(record, known[fix], twins, telemetry, found.clusters, split)
+
+
+def _say_cure(
+    record: Record,
+    cure: Cure,
+    twins: pd.DataFrame,
+    telemetry: Mapping[str, pd.DataFrame],
+    clusters: pd.Series,
+    split: str,
+) -> None:
+    flagged = []
+    for trial in twins.to_dict("records"):
+        history = telemetry[trial["run_id"]]
+        seen = history[history["step"] < 0.1 * trial["steps"]]
+        flagged.append(cure.judge(Trace.of(seen), context_of(trial)).worth)
+    worth = (twins["benefit"] > 0.1).to_numpy()
+    precision, recall = precision_recall(
+        np.array(flagged), worth, clusters=clusters.loc[twins["run_id"]]
+    )
+    benefit = twins["benefit"].to_numpy()
+    told = np.array(flagged, bool)
+    means = [benefit[mask].mean() if mask.any() else math.nan for mask in (told, ~told)]
+    text = (
+        f"{cure.fix}, {split}: precision {precision.k}/{precision.n} = {precision.value:.2f} "
+        f"({precision.low:.2f}-{precision.high:.2f}), recall {recall.k}/{recall.n} = "
+        f"{recall.value:.2f} ({recall.low:.2f}-{recall.high:.2f}), {len(twins)} twins; mean "
+        f"benefit {means[0]:.2f} nats where flagged, {means[1]:.2f} where not"
+    )
+    if cure.fix == "qk-layernorm" and split == "random" and len(twins) >= MIN_TWINS:
+        good = precision.value >= MIN_PRECISION and recall.value >= MIN_RECALL
+        record.claim(f"{text} (bounds {MIN_PRECISION}, {MIN_RECALL})", good)
+    else:
+        record.say(f"  {text}")
+
+
+def healthy_counts(record: Record, found: Scored) -> None:
+    """Prints how many healthy runs each split has, and how many configurations that is."""
+    for split in SPLITS:
+        runs = found.of(split)
+        healthy = runs[found.labels.loc[runs, "healthy"].to_numpy(bool)]
+        clusters = found.clusters.loc[healthy]
+        bound = clustered_proportion(np.zeros(len(healthy)), clusters) if len(healthy) else None
+        record.say(
+            f"  {split:14} {len(runs):4} runs, {len(healthy):4} healthy in {clusters.nunique()} "
+            f"configurations" + (f" (0 false stops would bound the rate by {bound.high:.1%})" if
+            bound else "")
+        )  # fmt: skip
