@@ -19,6 +19,7 @@ import pandas as pd
 from analysis.backtest import fold_of, read_landmarks_of
 from analysis.families import LR
 from analysis.features import LOGIT, Trace, read_features
+from analysis.landmark import filled
 from analysis.logistic import Logistic, fit_logistic
 
 WORTH: Final = 0.1
@@ -110,7 +111,7 @@ def fit_cure(
 ) -> Cure:
     """Returns the rule fitted on twins; the threshold from folds that a cluster lies in one of."""
     readings = read_landmarks_of(twins, telemetry, shares=(SHARE,)).set_index("run_id")
-    fill = tuple(float(readings[name].median()) for name in FEATURES)
+    _, fill = filled(readings, FEATURES)
     design = _columns(readings, fill)
     worth = (twins.set_index("run_id")["benefit"] > WORTH).loc[readings.index].to_numpy(float)
     fold = fold_of(clusters.loc[readings.index]).to_numpy()

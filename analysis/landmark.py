@@ -133,7 +133,7 @@ def _by(found: Mapping[str, float], step: int, steps: float) -> float:
     return float(at) if at <= steps else math.nan
 
 
-def design(frame: pd.DataFrame, features: Sequence[str]) -> tuple[np.ndarray, tuple[float, ...]]:
+def filled(frame: pd.DataFrame, features: Sequence[str]) -> tuple[np.ndarray, tuple[float, ...]]:
     """Returns the design matrix with missing values filled by each column's median, and those."""
     columns = frame[list(features)].to_numpy(float)
     with np.errstate(invalid="ignore"):
@@ -156,7 +156,7 @@ def fit_landmarks(
     """
     shares, fits, fills = [], [], []
     for share, rows in readings.groupby("share"):
-        matrix, fill = design(rows, features)
+        matrix, fill = filled(rows, features)
         told = labels.loc[rows["run_id"]].to_numpy(float)
         shares.append(float(share))
         fills.append(fill)

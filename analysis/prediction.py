@@ -14,6 +14,7 @@ from analysis.critical_law import CriticalLaw, fit_critical_lr
 from analysis.crossing import PENALTY, READ_WINDOW
 from analysis.families import FIXES, Family, families, held_constant
 from analysis.laws import Estimate
+from analysis.outlook import outlook
 from analysis.question import check_question
 from analysis.records import Records, load
 from analysis.signals import absence
@@ -62,6 +63,9 @@ class Prediction:
     reason: str
     horizon: str
     prior: str
+    outlook: dict[str, Any]
+    """What `analysis.outlook` adds: best_lr, degraded_lr, unstable_lr (each with median, low, high,
+    status), and the clauses decay, first, fix. Empty without a family."""
 
     def to_json(self) -> str:
         """The prediction as JSON, with null for what isn't a finite number."""
@@ -95,6 +99,8 @@ def read_prediction(path: str | os.PathLike[str]) -> Prediction:
 
 
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -161,6 +167,9 @@ def predict(
         or _reason(critical, law, line, signal, lr, probability, level),
         horizon=_horizon(law, chosen, line, absent),
         prior=law.prior,
+        outlook={}
+        if chosen is None or absent
+        else asdict(outlook(records.trials, records.telemetry, chosen, n_params, level)),
     )
 
 

@@ -61,7 +61,7 @@ def predict(
         save: also write the JSON to this new file (a frozen prediction for `report --check`).
     """
     from analysis.question import check_question
-    from tuner.commands import predict_command
+    from tuner.predicting import predict_command
     from tuner.rundir import local_path
 
     local_path("--save", save, file=True)

@@ -4,15 +4,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import analysis
-from analysis.run_files import read_json
-from models import MODELS, at_size, count, has_ladder
+from models import MODELS
 from search_spaces import SPACES
 from tuner.config import Run
 from tuner.data import NAMES as DATASETS
-from tuner.end_table import end_table
+from tuner.end_table import end_table, stops
 from tuner.execution import Execution
 from tuner.image_data import SOURCES
 from tuner.interventions import INTERVENTIONS
@@ -23,7 +21,7 @@ from tuner.presets import PRESETS
 from tuner.quantizers import ABOUT as QUANTIZERS_ABOUT
 from tuner.quantizers import QUANTIZERS
 from tuner.reproductions import REPRODUCTIONS
-from tuner.rundir import cost, describe, from_config
+from tuner.rundir import cost, describe
 from tuner.sweep import SweepResult, resume, sweep_plan
 
 
@@ -62,6 +60,7 @@ def resume_command(directory: Path, *, address: str) -> int:
 def _finish(result: SweepResult) -> int:
     _print_outcomes(result)
     if not result.outcomes.get("unfinished"):
+        _print_stops(result.directory)
         _print_sensitivity(result.directory)
         print(f"report: foretune report {result.directory}")
     if result.message:
@@ -77,6 +76,12 @@ def _finish(result: SweepResult) -> int:
 def _print_outcomes(result: SweepResult) -> None:
     told = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
     print(f"\n{sum(result.outcomes.values())} trials: {told}")
+
+
+def _print_stops(directory: Path) -> None:
+    text = stops(analysis.load(directory).trials)
+    if text:
+        print(text)
 
 
 def _print_sensitivity(directory: Path) -> None:
@@ -116,68 +121,6 @@ def _check(text: str) -> tuple[str, str]:
     if not colon or not prediction or not directory:
         raise ValueError(f"--check must look like PREDICTION.json:DIR, got {text!r}.")
     return prediction, directory
-
-
-def predict_command(
-    directory: Path,
-    *,
-    size: int,
-    lr: float | None,
-    threshold: str,
-    level: float,
-    json: bool,
-    save: str,
-) -> int:
-    """Prints the forecast for a size, and freezes it in a file where asked."""
-    if save and Path(save).exists():
-        raise ValueError(
-            f"--save must name a new file, since a forecast is frozen once made, got {save}."
-        )
-    prediction = analysis.predict(
-        directory,
-        n_params=_params_at(directory, size),
-        size=size,
-        lr=lr,
-        threshold=_threshold(threshold),
-        level=level,
-    )
-    if save:
-        Path(save).parent.mkdir(parents=True, exist_ok=True)
-        Path(save).write_text(prediction.to_json() + "\n")
-    if json:
-        print(prediction.to_json())
-        return 0
-    print(f"size {size} ({prediction.n_params:,.0f} parameters without embedding and head)")
-    print(prediction.reason)
-    print(f"horizon: {prediction.horizon}")
-    if save:
-        print(f"frozen in {save}")
-    return 0
-
-
-def _threshold(text: str) -> float | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
-
-
-def _params_at(directory: Path, size: int) -> int:
-    """N of the sweep's own model at another rung: its smallest variant, without added norms."""
-    run_files = sorted((directory / "runs").glob("*/run.json"))
-    if not run_files:
-        read_sweep(directory)
-        raise ValueError(f"DIR must hold runs, got none in {directory}.")
-    facts = min(map(read_json, run_files), key=lambda f: (f["size"], f["n_params"]))
-    model = from_config(facts["config"]).model
-    if not has_ladder(model):
-        raise ValueError(
-            f"--size needs a model with a ladder, got {type(model).__name__}; "
-            f"use analysis.predict with n_params."
-        )
-    return count(at_size(model, size)).n_params
 
 
 def sync_command(directory: Path, *, tracking_uri: str) -> int:

@@ -1,0 +1,95 @@
+"""`foretune predict`: the forecast for a size never run, as sentences or JSON."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import analysis
+from analysis.run_files import read_json
+from models import at_size, count, has_ladder
+from tuner.journal import read_sweep
+from tuner.rundir import from_config
+
+
+def predict_command(
+    directory: Path,
+    *,
+    size: int,
+    lr: float | None,
+    threshold: str,
+    level: float,
+    json: bool,
+    save: str,
+) -> int:
+    """Prints the forecast for a size, and freezes it in a file where asked."""
+    if save and Path(save).exists():
+        raise ValueError(
+            f"--save must name a new file, since a forecast is frozen once made, got {save}."
+        )
+    prediction = analysis.predict(
+        directory,
+        n_params=_params_at(directory, size),
+        size=size,
+        lr=lr,
+        threshold=_threshold(threshold),
+        level=level,
+    )
+    if save:
+        Path(save).parent.mkdir(parents=True, exist_ok=True)
+        Path(save).write_text(prediction.to_json() + "\n")
+    if json:
+        print(prediction.to_json())
+        return 0
+    print(f"size {size} ({prediction.n_params:,.0f} parameters without embedding and head)")
+    print(prediction.reason)
+    for line in outlook_lines(prediction):
+        print(line)
+    print(f"horizon: {prediction.horizon}")
+    if save:
+        print(f"frozen in {save}")
+    return 0
+
+
+def outlook_lines(prediction: analysis.Prediction) -> list[str]:
+    """Returns what a prediction says beside the critical learning rate, a line each."""
+    found = prediction.outlook
+    names = {
+        "best_lr": "best learning rate",
+        "degraded_lr": "a tenth of the gain is lost from",
+        "unstable_lr": "two fifths of it (unstable) from",
+    }
+    lines = [f"{text} {_estimate(found[name])}" for name, text in names.items() if name in found]
+    clauses = {"first": "first to fail", "fix": "fixes", "decay": "decay"}
+    return lines + [f"{text}: {found[n]}" for n, text in clauses.items() if found.get(n)]
+
+
+def _estimate(found: Mapping[str, Any]) -> str:
+    if not math.isfinite(found["median"]):
+        return f"{found['status']}"
+    return f"{found['median']:.3g} ({found['low']:.3g} to {found['high']:.3g})"
+
+
+def _threshold(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
+
+
+def _params_at(directory: Path, size: int) -> int:
+    """N of the sweep's own model at another rung: its smallest variant, without added norms."""
+    run_files = sorted((directory / "runs").glob("*/run.json"))
+    if not run_files:
+        read_sweep(directory)
+        raise ValueError(f"DIR must hold runs, got none in {directory}.")
+    facts = min(map(read_json, run_files), key=lambda f: (f["size"], f["n_params"]))
+    model = from_config(facts["config"]).model
+    if not has_ladder(model):
+        raise ValueError(
+            f"--size needs a model with a ladder, got {type(model).__name__}; "
+            f"use analysis.predict with n_params."
+        )
+    return count(at_size(model, size)).n_params
