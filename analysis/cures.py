@@ -100,6 +100,8 @@ def twins_of(trials: pd.DataFrame, fix: str) -> pd.DataFrame:
         pairs = pairs[(pairs[LR] / pairs[f"{LR}_twin"]).between(*TWIN_RATIO)]
     else:
         fixed = told[told[field].eq(True)]
+        if fixed.empty:
+            return told.iloc[:0].assign(benefit=pd.Series(dtype=float))
         pairs = told[told[field].eq(False)].merge(
             fixed[[*same, "final"]], on=same, suffixes=("", "_twin")
         )

@@ -42,6 +42,7 @@ FEATURES: Final = (
     "grad",
     "loss",
     "loss_rise",
+    "warm",
     "rate",
     "rate_size",
 )
@@ -127,9 +128,16 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
         "grad": _change(_logs(trace.values("grad_norm"))),
         "loss": loss[-1] / reference if len(loss) else math.nan,
         "loss_rise": (loss[-1] - min(loss)) / reference if len(loss) else math.nan,
+        "warm": _warm(trace.newest_step, context),
         "rate": rate,
         "rate_size": rate + 0.5 * size,
     }
+
+
+def _warm(step: int, context: Mapping[str, Any]) -> float:
+    """log10 of the share of its peak that linear warm-up has reached; 0 without one or after it."""
+    warmup = number(context, "schedule.warmup_steps")
+    return math.log10(min(1.0, (step + 1) / warmup)) if warmup > 0 and step >= 0 else 0.0
 
 
 def _projected(level: float, slope: float, step: int, context: Mapping[str, Any]) -> float:

@@ -63,7 +63,9 @@ def label_runs(
     integer), `n_lrs` (learning rates in the group), `best`, `best_lr`, `excess`, `above` (learning
     rate above the best), and the labels `unstable` (at `level`), `degraded`, `doomed` (excess above
     the level whatever the cause), `collapsed`, `spiky`, `healthy` (none of unstable, degraded,
-    doomed, collapsed). Runs that were stopped early have no label and no row.
+    doomed, collapsed), and `known`: a drawn configuration without a twin at a third of its rate has
+    no cause, so where it lost more than `DEGRADED` it is neither unstable nor healthy, and
+    predictors aren't scored on it. Runs that were stopped early have no label and no row.
     """
     ended = trials[trials["outcome"].isin(["finished", "diverged"])].reset_index(drop=True)
     drawn = _drawn(ended)
@@ -76,7 +78,7 @@ def label_runs(
     frame = told[["run_id", "group", "n_lrs", "best", "best_lr"]].set_index("run_id")
     frame["excess"] = excess(told["final"], best=told["best"], reference=told["reference_loss"])
     frame["above"] = (told[LR] > told["best_lr"] * (1 + 1e-9)).to_numpy()
-    twin_better = _twin_better(told, drawn)
+    twin_better, has_twin = _twins(told, drawn)
     past = frame["excess"].to_numpy() > level
     cause = np.where(drawn, twin_better, frame["above"])
     sigma = told["size"].map(_seed_sigmas(told)).to_numpy(float)
@@ -87,7 +89,9 @@ def label_runs(
     curves = _curves(ended, telemetry)
     frame["collapsed"] = ended["diverged"].to_numpy() | curves["collapsed"].to_numpy(bool)
     frame["spiky"] = curves["spiky"].to_numpy(bool)
-    frame["healthy"] = ~frame[["unstable", "degraded", "doomed", "collapsed"]].any(axis=1)
+    frame["known"] = ~drawn | has_twin | (frame["excess"].to_numpy() <= DEGRADED)
+    bad = frame[["unstable", "degraded", "doomed", "collapsed"]].any(axis=1)
+    frame["healthy"] = ~bad & frame["known"]
     return frame
 
 
@@ -129,15 +133,16 @@ def _seed_sigmas(told: pd.DataFrame) -> pd.Series:
     return np.sqrt(sums / freedom.groupby(cells["size"]).sum())
 
 
-def _twin_better(told: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
-    """Whether the twin at a third of the learning rate ended with a lower loss."""
-    better = np.zeros(len(told), bool)
+def _twins(told: pd.DataFrame, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the twin at a third of the learning rate ended with a lower loss, and is there."""
+    better, there = np.zeros(len(told), bool), np.zeros(len(told), bool)
     searched = told[drawn]
     for _, twins in searched.groupby(["part", "seed", "model.qk_norm"] if len(searched) else []):
         for index, run in twins.iterrows():
             near = twins[np.isclose(twins[LR], run[LR] / 3, rtol=0.01)]
+            there[index] = bool(len(near))
             better[index] = bool(len(near)) and float(near["final"].iloc[0]) < run["final"]
-    return better
+    return better, there
 
 
 def _curves(trials: pd.DataFrame, telemetry: pd.DataFrame) -> pd.DataFrame:

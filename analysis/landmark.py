@@ -33,10 +33,14 @@ CHOSEN: Final = (
     "grad",
     "loss",
     "loss_rise",
+    "warm",
     "rate",
     "rate_size",
 )
-"""Features that the model reads, chosen on the `fit` split alone."""
+"""Features that the model reads, chosen like the ridge by cross-validation on the `fit` split.
+
+`rate_size` is the prior from across scale: the critical learning rate falls as N to the -0.5.
+"""
 RIDGE: Final = 0.003
 """Per squared standardised coefficient; chosen there too."""
 SHIPPED: Final = Path(__file__).with_name("forecast.json")

@@ -55,6 +55,8 @@ class Scored:
     """Indexed by run_id."""
     clusters: pd.Series
     model: Landmarks
+    drawn: set[str]
+    """The configurations of the random searches as they were drawn, without their twins."""
 
     def of(self, *splits: str) -> pd.Index:
         """The runs of some splits."""
@@ -64,6 +66,7 @@ class Scored:
 def scored(bank: Bank) -> Scored:
     """Returns the bank with labels and splits; runs without a label are left out."""
     labels = label_runs(bank.trials, bank.telemetry)
+    labels = labels[labels["known"]]
     trials = bank.trials[bank.trials["run_id"].isin(labels.index)].reset_index(drop=True)
     splits = pd.Series(split_runs(trials).to_numpy(), index=trials["run_id"].to_numpy())
     return Scored(
@@ -73,6 +76,7 @@ def scored(bank: Bank) -> Scored:
         splits=splits,
         clusters=clusters_of(trials),
         model=read_landmarks(),
+        drawn=_drawn(bank.trials[bank.trials["part"].str.startswith("random")]),
     )
 
 
@@ -239,9 +243,7 @@ def stopping(record: Record, found: Scored) -> pd.DataFrame:
 
 def searches(record: Record, found: Scored, runs: pd.DataFrame) -> None:
     """Prints ours beside and together with the usual rules on the three random searches."""
-    drawn = found.trials[found.trials["part"].str.startswith("random")]
-    # The 48 that were drawn: a third of the rate and the flipped qk-layernorm are their twins.
-    drawn = drawn[~drawn["run_id"].isin(_twins(drawn))]
+    drawn = found.trials[found.trials["run_id"].isin(found.drawn)]
     info = drawn.assign(group=drawn["part"], total_steps=drawn["last_step"])
     curves = found.telemetry[found.telemetry["run_id"].isin(drawn["run_id"])]
     curves = curves.assign(
@@ -266,15 +268,14 @@ def _smooth(loss: pd.Series) -> pd.Series:
     return loss.rolling(10, min_periods=1).mean()
 
 
-def _twins(drawn: pd.DataFrame) -> set[str]:
-    """The twins of drawn configurations: in the order of the space they come second and third."""
-    twins: set[str] = set()
-    for _, trio in drawn.groupby(["part", "seed"]):
-        high = trio[trio["optimizer.lr"] == trio["optimizer.lr"].max()]
-        third = trio[trio["optimizer.lr"] < trio["optimizer.lr"].max()]
-        own = bool(third["model.qk_norm"].iloc[0]) if len(third) else False
-        twins |= set(third["run_id"]) | set(high.loc[high["model.qk_norm"] != own, "run_id"])
-    return twins
+def _drawn(trials: pd.DataFrame) -> set[str]:
+    """The run of each trio that the search drew: at its rate, with the third's qk-layernorm."""
+    drawn: set[str] = set()
+    for _, trio in trials.groupby(["part", "seed"]):
+        rate, norm = trio["optimizer.lr"], trio["model.qk_norm"].astype(bool)
+        third = norm[rate < rate.max()]
+        drawn |= set(trio.loc[rate.eq(rate.max()) & norm.eq(bool(third.iloc[0])), "run_id"])
+    return drawn
 
 
 def cures(record: Record, found: Scored) -> None:

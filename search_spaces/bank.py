@@ -64,18 +64,29 @@ SWITCHES: dict[str, list[Any]] = {
 """One field at a time, away from the preset's value."""
 FOLLOWING = {"data.sequence_length": "model.max_positions", "batch_size": "micro_batch_size"}
 """Fields that must move with another one."""
-ONE_AT_A_TIME = [
-    {
-        "steps": 300,
-        field: value,
-        **({FOLLOWING[field]: value} if field in FOLLOWING else {}),
-        "model.qk_norm": False,
-        "model.size": tune.grid_search([32, 64]),
-        "optimizer.lr": tune.grid_search(RATES[1:7]),
-    }
-    for field, values in SWITCHES.items()
-    for value in values
+
+
+def _one_at_a_time(qk_norm: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "steps": 300,
+            field: value,
+            **({FOLLOWING[field]: value} if field in FOLLOWING else {}),
+            "model.qk_norm": qk_norm,
+            "model.size": tune.grid_search([32, 64]),
+            "optimizer.lr": tune.grid_search(RATES[1:7]),
+        }
+        for field, values in SWITCHES.items()
+        for value in values
+    ]
+
+
+ONE_AT_A_TIME = _one_at_a_time(False)
+CURED = [
+    *_one_at_a_time(True),
+    *({**part, "steps": 300, "model.qk_norm": True} for part in EDGE if part["model.size"] <= 64),
 ]
+"""The twins with qk-layernorm of the switches and of the small widths' edges."""
 
 
 def _random_search(seed: int, width: int, count: int = 48) -> list[dict[str, Any]]:

@@ -107,6 +107,7 @@ def _bank() -> dict[str, Part]:
             for seed, space in bank.RANDOM.items()
         },
         "switches": Part(space=bank.ONE_AT_A_TIME, overrides=TELEMETRY, most_seeds=1),
+        "cured": Part(space=bank.CURED, overrides=TELEMETRY, most_seeds=1),
         "text": Part(space=bank.TEXT, overrides=BANK_RUN, most_seeds=1),
         "ternary": Part(space=bank.TERNARY, overrides=BANK_RUN, most_seeds=2),
     }

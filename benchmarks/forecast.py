@@ -1,0 +1,164 @@
+"""Claims: forecasts inside a run and across scale, scored on runs that nothing was fitted on.
+
+Everything comes from the frozen bank (`benchmarks/bank`, made by `foretune reproduce bank`), the
+labels of `analysis.labels` and the splits of `analysis.splits`, all fixed before.
+
+    python benchmarks/forecast.py [--bank benchmarks/bank] [--figures docs/figures] [--save]
+
+Peers need `pip install -c constraints.txt -e ".[bench]"`; without it they can't tell.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import forecast_inside as inside
+import pandas as pd
+import torch
+from forecast_scale import across_scale
+from record import Record
+
+from analysis.backtest import context_of, histories
+from analysis.bank import Bank, read_bank
+from analysis.baselines import BASELINES
+from analysis.features import LOGIT
+from analysis.forecast_figures import lead_figure, reliability_figure, stop_figure
+from analysis.landmark import SHIPPED
+from analysis.scoring import reliability
+from analysis.stop_curves import looks_at, saved_at, stop_curve
+from analysis.stopping import FALSE_STOPS, StopRule
+from tuner import train
+from tuner.reproduce import plan_part
+from tuner.reproductions import REPRODUCTIONS
+from tuner.rundir import run_id
+
+BANK = Path(__file__).resolve().parent / "bank"
+SHOWN = ("foretune", "max_logit", "configuration", "log_lr", "attention_entropy", "loss_slope",
+         "learning_curve", "skip_step")  # fmt: skip
+STEP_MS = 3.4
+"""A step of lm-tiny at width 16 with telemetry (results/step.txt, ours), the cheapest there is."""
+MAX_COST = 0.01
+RERUN_EVERY = 4
+MAX_DIFFERENCE = 0.02
+"""Nats between two machines: the same to the bit on one, chaotic in the last digits elsewhere."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Scores both forecasts on the frozen bank.")
+    parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--figures", type=Path)
+    parser.add_argument("--save", action="store_true")
+    arguments = parser.parse_args()
+    record = Record("forecast")
+    bank = read_bank(arguments.bank)
+    found = inside.scored(bank)
+    record.say(f"bank: {bank.facts['runs']} runs, {bank.facts['by_part']}")
+    record.say(f"model: {SHIPPED.name}, fitted on {found.model.about['runs']} runs of split fit\n")
+    inside.healthy_counts(record, found)
+    across_scale(record, found)
+    record.say("")
+    forecasts = inside.ranking(record, found)
+    inside.levels(record, bank, found, forecasts)
+    runs = inside.stopping(record, found)
+    curves = stop_curves(record, found, runs)
+    inside.searches(record, found, runs)
+    inside.cures(record, found)
+    cost(record, found)
+    rerun(record, bank)
+    if arguments.figures:
+        draw(arguments.figures, found, forecasts, runs, curves)
+    return record.close(save=arguments.save)
+
+
+def stop_curves(
+    record: Record, found: inside.Scored, runs: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Prints and returns steps saved against false stops for every predictor, held-out runs."""
+    held_out = found.trials[~found.trials["run_id"].isin(found.of("fit"))]
+    predictors = {
+        inside.OURS: found.model,
+        inside.CONFIGURATION: inside.configuration_of(found),
+        **BASELINES,
+    }
+    scores = looks_at(held_out, found.telemetry, predictors)
+    curves = {name: stop_curve(scores[name], runs) for name in predictors}
+    record.say(
+        "\nSteps of unstable runs saved at 1, 5 and 10 % false stops, threshold chosen after"
+    )
+    for name, curve in curves.items():
+        shown = ", ".join(f"{saved_at(curve, rate):.0%}" for rate in (0.01, 0.05, 0.10))
+        record.say(f"  {name:20} {shown}")
+    return curves
+
+
+def cost(record: Record, found: inside.Scored) -> None:
+    """Prints what the live rule costs a step, at the default of a reading every tenth step."""
+    trial, history = next(histories(found.trials, found.telemetry))
+    rows = [(int(row.pop("step")), row) for row in history.to_dict("records")]
+    rows = [(s, {k: v for k, v in r.items() if v == v and k != "run_id"}) for s, r in rows]
+    rows = [(s, r if s % 10 == 0 else {k: r[k] for k in ("loss", "grad_norm") if k in r})
+            for s, r in rows if s < trial["steps"]]  # fmt: skip
+    assert any(LOGIT in row for _, row in rows)
+    best = float("inf")
+    for _ in range(5):
+        rule = StopRule(context_of(trial), false_stops=FALSE_STOPS)
+        started = time.perf_counter()
+        for step, row in rows:
+            rule.observe(step, row)
+        best = min(best, (time.perf_counter() - started) / len(rows) * 1e3)
+    share = best / STEP_MS
+    record.claim(
+        f"cost of the stop rule {best * 1e3:.0f} us a step, {share:.2%} of {STEP_MS} ms <= 1 %",
+        share <= MAX_COST,
+    )
+
+
+def rerun(record: Record, bank: Bank) -> None:
+    """Trains a slice of the bank again and holds it against the records."""
+    part = REPRODUCTIONS["bank"].parts["tiny"]["core"]
+    runs = {run_id(run): run for run in plan_part(part, "core", seeds=1, overrides={}).runs()}
+    known = bank.trials.set_index("run_id")
+    slice_ = [name for name in runs if name in known.index and known.loc[name, "size"] <= 32]
+    worst, same = 0.0, 0
+    torch.set_num_threads(1)
+    for name in slice_[::RERUN_EVERY]:
+        outcome = train(runs[name], lambda step, row: None)
+        recorded = known.loc[name, "final_val_loss"]
+        difference = abs((outcome.final_val_loss or 0.0) - recorded)
+        worst, same = max(worst, difference), same + (difference == 0)
+    count = len(slice_[::RERUN_EVERY])
+    record.claim(
+        f"{count} runs of the bank trained again: largest difference of a final loss {worst:.2g} "
+        f"<= {MAX_DIFFERENCE} nats, {same} the same to the bit",
+        0 < count and worst <= MAX_DIFFERENCE,
+    )
+
+
+def draw(
+    folder: Path,
+    found: inside.Scored,
+    forecasts: pd.DataFrame,
+    runs: pd.DataFrame,
+    curves: Mapping[str, pd.DataFrame],
+) -> None:
+    """Writes the figures of docs/forecasts.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = found.labels["unstable"]
+    held_out = found.splits.index[found.splits != "fit"]
+    tables = {
+        name: reliability(forecasts.loc[rows, inside.OURS].to_numpy(), told.loc[rows].to_numpy())
+        for name, rows in {"all held out": held_out, "random searches": found.of("random")}.items()
+    }
+    figures = {
+        "forecast_reliability": reliability_figure(tables),
+        "forecast_stops": stop_figure({n: curves[n] for n in SHOWN}, bound=FALSE_STOPS),
+        "forecast_leads": lead_figure(runs[runs["split"] != "fit"]),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
