@@ -132,7 +132,7 @@ def rerun(record: Record, bank: Bank) -> None:
     record.claim(
         f"{count} runs of the bank trained again: largest difference of a final loss {worst:.2g} "
         f"<= {MAX_DIFFERENCE} nats, {same} the same to the bit",
-        0 < count and worst <= MAX_DIFFERENCE,
+        count > 0 and worst <= MAX_DIFFERENCE,
     )
 
 
