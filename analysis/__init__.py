@@ -5,13 +5,15 @@ Reads files only; torch, Ray and MLflow are never needed. Drawing is loaded when
 
 from typing import TYPE_CHECKING, Any
 
+from analysis.attenuation import attenuation
 from analysis.critical import critical_table, read_signal, window_check
 from analysis.critical_law import CriticalLaw, fit_critical_lr
-from analysis.crossing import Crossing, critical_lr
+from analysis.crossing import Crossing, critical_lr, excess_crossing
 from analysis.families import factors, families
 from analysis.laws import FORMS, Estimate, Law, fit
 from analysis.prediction import Prediction, predict, read_prediction
 from analysis.records import Records, collect, load
+from analysis.scale_backtest import scale_backtest
 from analysis.sensitivity import Sensitivity, lr_sensitivity, sensitivity_table
 from analysis.thresholds import Threshold, calibrate
 from analysis.verification import Verdict, verify
@@ -30,10 +32,12 @@ __all__ = [
     "Sensitivity",
     "Threshold",
     "Verdict",
+    "attenuation",
     "calibrate",
     "collect",
     "critical_lr",
     "critical_table",
+    "excess_crossing",
     "factors",
     "families",
     "fit",
@@ -43,6 +47,7 @@ __all__ = [
     "predict",
     "read_prediction",
     "read_signal",
+    "scale_backtest",
     "sensitivity_table",
     "verify",
     "window_check",

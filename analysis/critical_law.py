@@ -7,15 +7,15 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from analysis.belief import Belief
 from analysis.laws import Estimate, reach
 from analysis.regression import Posterior, Prior, regress
 
 PRIOR: Final = Prior(mean=(-2.0, -0.5), sd=(10.0, 0.25), noise=0.06, worth=4.0, group_share=0.25)
-PRIOR_TEXT: Final = (
-    "prior: slope -0.5 +/- 0.25 dex per decade of N, noise 0.06 dex (10-20 % between seeds) worth "
-    "4 observations, a size's own oddity 0.03 dex"
-)
 """Slope and noise as measured on the byte language model at widths 16 to 256 (head dim 16)."""
+LOSS_PRIOR: Final = Prior((-2.0, -0.4), (10.0, 0.2), noise=0.06, worth=4.0, group_share=0.5)
+"""For the learning rate at which loss suffers: it falls a little more slowly than the signal's, and
+the optimum that it counts from lies between grid points, differently at each size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,21 @@ class CriticalLaw:
         status = self._status(n_params)
         if self.posterior is None or status.startswith("cannot tell"):
             return Estimate(math.nan, math.nan, math.nan, status)
-        numbers = self.posterior.predict(self._row(n_params), level)
+        numbers = self.believe(n_params).interval(level)
         median, low, high = (float(10**number) for number in numbers)
         return Estimate(median, low, high, status)
+
+    def believe(self, n_params: float) -> Belief:
+        """What is believed of log10 critical learning rate of one new run, if there is a law."""
+        if self.posterior is None:
+            raise ValueError(f"a law must have been fitted, got {self.status}")
+        return self.posterior.believe(self._row(n_params))
 
     def probability_unstable(self, n_params: float, lr: float) -> float:
         """Probability that the critical learning rate lies below `lr`; NaN if it cannot tell."""
         if self.posterior is None or self._status(n_params).startswith("cannot tell"):
             return math.nan
-        return self.posterior.below(self._row(n_params), math.log10(lr))
+        return self.believe(n_params).below(math.log10(lr))
 
     @property
     def horizon(self) -> str:
@@ -76,13 +82,15 @@ class CriticalLaw:
         return reach(n_params, self.smallest, self.largest)
 
 
-def fit_critical_lr(frame: pd.DataFrame, *, level: float = 0.9) -> CriticalLaw:
+def fit_critical_lr(
+    frame: pd.DataFrame, *, level: float = 0.9, prior: Prior = PRIOR
+) -> CriticalLaw:
     """The law through the critical learning rates of several sizes.
 
     `frame` has columns `n_params`, `critical_lr` and optionally `seed`, `low`, `high` (as
     `critical_table` gives them). One row is one size and seed. A row whose `critical_lr` is NaN
     enters as lying between its `low` and `high` where those say anything, else it is left out.
-    Conjugate Bayesian regression with the prior in `PRIOR_TEXT`; the predictive is Student's t.
+    Conjugate Bayesian regression with that prior; the predictive is Student's t.
     Needs crossings at two sizes or more.
     """
     missing = {"n_params", "critical_lr"} - set(frame.columns)
@@ -96,12 +104,12 @@ def fit_critical_lr(frame: pd.DataFrame, *, level: float = 0.9) -> CriticalLaw:
     left_out = len(frame) - len(known)
     sizes = known["n_params"][exact].nunique()
     if sizes < 2:
-        return _no_law(known, sizes, int(exact.sum()), left_out, level)
+        return _no_law(known, sizes, int(exact.sum()), left_out, level, prior)
     n = np.log10(known["n_params"].to_numpy(float))
     centre = float((n.min() + n.max()) / 2)
     design = np.stack([np.ones_like(n), n - centre], axis=1)
     low, high = known["low"].to_numpy(float), known["high"].to_numpy(float)
-    posterior = regress(design, low, high, pd.factorize(known["n_params"])[0], PRIOR)
+    posterior = regress(design, low, high, pd.factorize(known["n_params"])[0], prior)
     slope, slope_low, slope_high = posterior.coefficient(1, level)
     residuals = (low - design @ posterior.mean)[exact.to_numpy()]
     return CriticalLaw(
@@ -115,7 +123,7 @@ def fit_critical_lr(frame: pd.DataFrame, *, level: float = 0.9) -> CriticalLaw:
         n_measured=int(exact.sum()),
         n_bounded=int((~exact).sum()),
         residuals=tuple(float(residual) for residual in residuals),
-        prior=PRIOR_TEXT,
+        prior=prior_text(prior),
         status=_status(sizes, int(exact.sum()), int((~exact).sum()), left_out),
         centre=centre,
         posterior=posterior,
@@ -136,6 +144,16 @@ def _bounds(frame: pd.DataFrame) -> pd.DataFrame:
     return known[informative & np.isfinite(known["n_params"])].reset_index(drop=True)
 
 
+def prior_text(prior: Prior) -> str:
+    """What a law's prior says, a clause."""
+    oddity = prior.noise * math.sqrt(prior.group_share)
+    return (
+        f"prior: slope {prior.mean[1]:g} +/- {prior.sd[1]:g} dex per decade of N, noise "
+        f"{prior.noise:g} dex (10-20 % between seeds) worth "
+        f"{prior.worth:g} observations, a size's own oddity {oddity:.2g} dex"
+    )
+
+
 def _status(sizes: int, measured: int, bounded: int, left_out: int) -> str:
     text = f"ok: {measured} crossings at {sizes} sizes"
     if sizes == 2:
@@ -148,7 +166,7 @@ def _status(sizes: int, measured: int, bounded: int, left_out: int) -> str:
 
 
 def _no_law(
-    known: pd.DataFrame, sizes: int, measured: int, left_out: int, level: float
+    known: pd.DataFrame, sizes: int, measured: int, left_out: int, level: float, prior: Prior
 ) -> CriticalLaw:
     reason = (
         f"cannot tell: the critical learning rate was crossed inside the grid at {sizes} "
@@ -158,5 +176,5 @@ def _no_law(
     bounded = len(known) - measured
     text = reason + (f" ({left_out} could not be told)" if left_out else "")
     return CriticalLaw(
-        nan, nan, nan, level, nan, nan, sizes, measured, bounded, (), PRIOR_TEXT, text
+        nan, nan, nan, level, nan, nan, sizes, measured, bounded, (), prior_text(prior), text
     )

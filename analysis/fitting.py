@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.backtest import clusters_of, context_of, cross_fitted, histories, read_landmarks_of
 from analysis.backtest import running_scores as scores_of_run
 from analysis.conformal import run_maximum, stop_threshold
+from analysis.cures import FIXES, Cure, fit_cure, twins_of
 from analysis.labels import label_runs
 from analysis.landmark import Landmarks, fit_landmarks
 from analysis.splits import FIT_SWITCHES, split_runs
@@ -49,6 +50,13 @@ def fit_forecast(
         **(facts or {}),
     }
     return fit_landmarks(readings, labels["unstable"], about=about)
+
+
+def fit_cures(trials: pd.DataFrame, telemetry: pd.DataFrame) -> list[Cure]:
+    """Returns the rule of every fix, fitted on the twins of the `fit` split."""
+    chosen = trials[split_runs(trials).eq("fit") & trials["outcome"].eq("finished")]
+    clusters = clusters_of(chosen)
+    return [fit_cure(twins_of(chosen, fix), telemetry, clusters, fix=fix) for fix in FIXES]
 
 
 def _healthy_maxima(

@@ -1,13 +1,55 @@
 """Figures of how good forecasts inside a run are, from result tables only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.critical_law import CriticalLaw
+
 WIDTH, HEIGHT = 6.4, 4.4
 """Of a figure, inches."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutLaw:
+    """A law of a critical learning rate beside what happened at sizes that it never saw."""
+
+    name: str
+    law: CriticalLaw
+    fitted: pd.DataFrame
+    """`n_params`, `critical_lr` of the sizes it was fitted on."""
+    measured: pd.DataFrame
+    """The same of the sizes held out."""
+
+
+def held_out_figure(laws: Sequence[HeldOutLaw], *, level: float = 0.9) -> Figure:
+    """Every law with its interval over size, fitted points as dots, held-out ones as stars."""
+    figure = Figure(figsize=(WIDTH * 1.1, HEIGHT), layout="constrained")
+    axes = figure.subplots()
+    for number, part in enumerate(laws):
+        colour = f"C{number}"
+        ends = part.fitted["n_params"].min(), part.measured["n_params"].max()
+        sizes = np.geomspace(*ends, 60)
+        found = [part.law.predict(size, level) for size in sizes]
+        axes.plot(sizes, [f.median for f in found], color=colour, label=part.name)
+        low, high = [f.low for f in found], [f.high for f in found]
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(part.fitted["n_params"], part.fitted["critical_lr"], "o", color=colour, ms=4)
+        style = {"ms": 13, "mec": "white", "color": colour}
+        axes.plot(part.measured["n_params"], part.measured["critical_lr"], "*", **style)
+    axes.plot([], [], "ok", ms=4, label="fitted")
+    axes.plot([], [], "*k", ms=11, mec="white", label="measured, not fitted")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="parameters without embedding and head",
+        ylabel="critical learning rate",
+    )
+    axes.legend(frameon=False, fontsize="small")
+    return figure
 
 
 def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:

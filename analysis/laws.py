@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from analysis.regression import Array, Posterior, Prior, regress
+from analysis.averaging import AVERAGED, fit_average
+from analysis.belief import Belief
+from analysis.surfaces import FITS, Surface
 
 CAUTION_BEYOND: Final = 16.0
 """Extrapolation, as a factor in N, past which a law warns: nothing further was ever confirmed."""
 REFUSE_BEYOND: Final = 64.0
 """Extrapolation past which a law says that it cannot tell."""
-NOISE: Final = 0.08
-"""Prior noise of one signal, dex, worth 4 observations; the size effect has variance 0.4 of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,29 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How log10 signal depends on n = log10 N and l = log10 learning rate."""
+    """What a form is, and how much it needs before its shape is the data's and not the prior's."""
 
-    degree: int
-    """Of the polynomial in n."""
-    per_lr: bool
-    """One polynomial per learning rate; else a plane with an interaction, over all of them."""
     about: str
+    sizes: int
+    rates: int = 1
+    refuses: bool = True
+    """Whether it refuses fewer sizes; else it answers from its prior and says so."""
 
 
 FORMS: Final[Mapping[str, Form]] = MappingProxyType(
     {
-        "per-lr-linear": Form(1, True, "a line in log N at each learning rate"),
-        "per-lr-quadratic": Form(2, True, "a parabola in log N at each learning rate"),
-        "bilinear": Form(1, False, "linear in log N and log LR, with their product"),
+        "per-lr-linear": Form("a line in log N at each learning rate", 2),
+        "per-lr-quadratic": Form("a parabola in log N at each learning rate", 3),
+        "bilinear": Form("linear in log N and log LR, with their product", 2, 2),
+        "full-quadratic": Form("quadratic in log N and log LR together", 3, 3),
+        "varying-coefficient": Form(
+            "a line in log N at each learning rate that borrows from its neighbours, with shrunk "
+            "curvature",
+            sizes=3,
+            refuses=False,
+        ),
+        "sliding": Form("one curve in log LR that slides along it as N grows", 3, 3, refuses=False),
+        "averaged": Form(f"the average of {', '.join(AVERAGED)}, by evidence", 3, refuses=False),
     }
 )
 """The names that `fit` knows. Wortsman et al. (arXiv 2309.14322, figure 9) use the parabola."""
@@ -60,41 +69,38 @@ class Law:
 
     form: str
     lrs: tuple[float, ...]
-    centre: float
-    """log10 N at which the polynomials are centred."""
     smallest: float
     largest: float
     n_cells: int
     residuals: tuple[float, ...]
     """log10 measured / fitted of each uncensored cell, in the order given, dex."""
-    posterior: Posterior
+    surface: Surface
     status: str
 
     def predict(self, n_params: float, lr: float, level: float = 0.9) -> Estimate:
         """The signal of one new run, with an interval that holds `level` of such runs."""
-        inside = self.lrs[0] * (1 - 1e-9) <= lr <= self.lrs[-1] * (1 + 1e-9)
-        if not inside:
-            return _nothing(
-                f"learning rate {lr:g} lies outside the fitted {self.lrs[0]:g} to {self.lrs[-1]:g}"
-            )
-        status = reach(n_params, self.smallest, self.largest)
+        status = self.reach(n_params, lr)
         if status.startswith("cannot tell"):
             return Estimate(math.nan, math.nan, math.nan, status)
-        numbers = self._log_prediction(math.log10(n_params) - self.centre, lr, level)
+        numbers = self.believe(n_params, lr).interval(level)
         median, low, high = (float(10**number) for number in numbers)
         return Estimate(median, low, high, status)
 
-    def _log_prediction(self, n: float, lr: float, level: float) -> Array:
-        form = FORMS[self.form]
-        rates = np.log10(self.lrs)
-        at = math.log10(lr)
-        if not form.per_lr:
-            row = _columns(form, np.array([n]), np.array([at]), rates)[0]
-            return np.array(self.posterior.predict(row, level))
-        # Between two fitted learning rates, logs are interpolated: each has its own line.
-        rows = _columns(form, np.full(len(rates), n), rates, rates)
-        known = np.array([self.posterior.predict(row, level) for row in rows])
-        return np.array([np.interp(at, rates, known[:, i]) for i in range(3)])
+    def believe(self, n_params: float, lr: float) -> Belief:
+        """What is believed of the log10 signal of one new run, wherever it is asked for."""
+        return self.surface.believe(math.log10(n_params), math.log10(lr))
+
+    def reach(self, n_params: float, lr: float) -> str:
+        """How far a size and a learning rate lie from the fitted ones, as a status."""
+        if not self.lrs[0] * (1 - 1e-9) <= lr <= self.lrs[-1] * (1 + 1e-9):
+            return (
+                f"cannot tell: learning rate {lr:g} lies outside the fitted {self.lrs[0]:g} to "
+                f"{self.lrs[-1]:g}"
+            )
+        status = reach(n_params, self.smallest, self.largest)
+        if self.status.startswith("caution") and status.startswith("ok"):
+            return f"{self.status}; {status.removeprefix('ok: ')}"
+        return status
 
 
 def fit(cells: pd.DataFrame, form: str = "per-lr-linear") -> Law:
@@ -102,41 +108,29 @@ def fit(cells: pd.DataFrame, form: str = "per-lr-linear") -> Law:
 
     `cells` has columns `n_params`, `lr`, `value`, and optionally `censored` (the run ended early,
     so its signal is at least `value`) and `size_id` (cells that share a size's oddities; default
-    `n_params`). Fitted on logs by conjugate regression with pooled noise; weak priors: slope in
-    log N ~ N(0, 1), curvature ~ N(0, 0.3) dex per squared decade, noise `NOISE`.
+    `n_params`). Fitted on logs. The polynomial forms by conjugate regression with pooled noise and
+    weak priors (slope in log N ~ N(0, 1), curvature ~ N(0, 0.3) dex per squared decade, noise 0.08
+    dex); the others as `analysis.varying` and `analysis.averaging` say.
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}; choose one")
     known = _clean(cells)
-    shape = FORMS[form]
+    short = _shortage(known, form)
     n = np.log10(known["n_params"].to_numpy(float))
     log_lr = np.log10(known["lr"].to_numpy(float))
-    rates = np.unique(log_lr)
-    sizes = known["n_params"].nunique()
-    if sizes < shape.degree + 1 or (not shape.per_lr and len(rates) < 2):
-        raise ValueError(
-            f"form {form} needs at least {shape.degree + 1} sizes"
-            f"{'' if shape.per_lr else ' and 2 learning rates'}, got {sizes} and {len(rates)}; add "
-            "cells or choose a simpler form"
-        )
-    centre = float((n.min() + n.max()) / 2)
-    design = _columns(shape, n - centre, log_lr, rates)
     value = np.log10(known["value"].to_numpy(float))
-    censored = known["censored"].to_numpy(bool)
+    exact = ~known["censored"].to_numpy(bool)
     groups = pd.factorize(known["size_id"])[0]
-    posterior = regress(
-        design, value, np.where(censored, np.inf, value), groups, _prior(shape, len(rates))
-    )
+    surface = (FITS.get(form) or fit_average)(n, log_lr, value, exact, groups)
     return Law(
         form=form,
         lrs=tuple(float(rate) for rate in np.unique(known["lr"].to_numpy(float))),
-        centre=centre,
         smallest=float(known["n_params"].min()),
         largest=float(known["n_params"].max()),
         n_cells=len(known),
-        residuals=tuple(float(r) for r in (value - design @ posterior.mean)[~censored]),
-        posterior=posterior,
-        status=_fit_status(known, len(cells)),
+        residuals=tuple(float(r) for r in (value - surface.fitted)[exact]),
+        surface=surface,
+        status=_fit_status(known, len(cells), short),
     )
 
 
@@ -165,31 +159,30 @@ def _clean(cells: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _columns(form: Form, n: Array, log_lr: Array, rates: Array) -> Array:
-    """The design matrix: rows as given, one column per coefficient."""
-    if not form.per_lr:
-        return np.stack([np.ones_like(n), n, log_lr, n * log_lr], axis=1)
-    powers = np.stack([n**power for power in range(form.degree + 1)], axis=1)
-    member = (np.abs(log_lr[:, None] - rates[None, :]) < 1e-9).astype(float)
-    return (member[:, :, None] * powers[:, None, :]).reshape(len(n), -1)
+def _shortage(known: pd.DataFrame, form: str) -> str:
+    """What a form lacks, a clause; ValueError where it cannot do without."""
+    needs, sizes, rates = FORMS[form], known["n_params"].nunique(), known["lr"].nunique()
+    if sizes >= needs.sizes and rates >= needs.rates:
+        return ""
+    wanted = f"{needs.sizes} sizes"
+    if needs.rates > 1:
+        wanted += f" and {needs.rates} learning rates"
+    got = f"{sizes} and {rates}" if needs.rates > 1 else str(sizes)
+    if needs.refuses or sizes < 2:
+        least = wanted if needs.refuses else "2 sizes"
+        raise ValueError(
+            f"form {form} needs at least {least}, got {got}; add cells or choose a simpler form"
+        )
+    return f"curvature comes from the prior alone, since it takes {wanted} to see it, got {got}"
 
 
-def _prior(form: Form, n_rates: int) -> Prior:
-    sd = (100.0, 1.0, 0.3)[: form.degree + 1] * n_rates if form.per_lr else (100.0, 3.0, 3.0, 1.0)
-    return Prior((0.0,) * len(sd), tuple(sd), NOISE, worth=4.0, group_share=0.4)
-
-
-def _fit_status(known: pd.DataFrame, given: int) -> str:
-    text = f"ok: {len(known)} cells at {known['n_params'].nunique()} sizes"
+def _fit_status(known: pd.DataFrame, given: int, short: str) -> str:
+    text = f"{len(known)} cells at {known['n_params'].nunique()} sizes"
     if known["censored"].any():
         text += f", {int(known['censored'].sum())} of them known only from below"
     if given > len(known):
         text += f"; {given - len(known)} cells without a positive finite value are left out"
-    return text
-
-
-def _nothing(reason: str) -> Estimate:
-    return Estimate(math.nan, math.nan, math.nan, f"cannot tell: {reason}")
+    return f"caution: {text}; {short}" if short else f"ok: {text}"
 
 
 def reach(n_params: float, smallest: float, largest: float) -> str:

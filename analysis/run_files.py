@@ -129,6 +129,18 @@ def _ending(outcome: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str,
         "last_step": _first(finite(outcome.get("step")), finite(last.get("step"))),
         "seconds": _first(finite(outcome.get("seconds")), finite(last.get("seconds"))),
         "data_sha256": str(outcome.get("data_sha256") or ""),
+        **_forecast(outcome.get("forecast")),
+    }
+
+
+def _forecast(told: Any) -> dict[str, float]:
+    """What a stopper foretold when it would have ended the run; NaN where it never would."""
+    known = told if isinstance(told, dict) else {}
+    audited = known.get("audited")
+    return {
+        "forecast_probability": finite(known.get("probability")),
+        "forecast_step": finite(known.get("step")),
+        "audited": float(audited) if isinstance(audited, bool) else math.nan,
     }
 
 

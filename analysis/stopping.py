@@ -13,9 +13,12 @@ from typing import Any, Final
 from analysis.features import LOGIT, Trace
 from analysis.forecast import Forecast
 from analysis.landmark import Landmarks, read_landmarks
+from analysis.readings import number
 
 FALSE_STOPS: Final = 0.05
 """Default share of healthy runs that may be stopped."""
+FARTHEST: Final = 64.0
+"""How many times larger or smaller than all the fitted ones a model may be."""
 
 
 class StopRule:
@@ -37,6 +40,27 @@ class StopRule:
         self.largest = -math.inf
         """Largest probability so far."""
 
+    @property
+    def extrapolation(self) -> float:
+        """How many times larger or smaller the model is than all the fitted ones; 1 among them."""
+        low, high = self.model.about.get("horizon", {}).get("n_params", (0.0, math.inf))
+        size = number(self.context, "n_params")
+        return max(1.0, size / high, low / size) if size > 0 else math.nan
+
+    def horizon_problem(self) -> str:
+        """Returns why the forecast can tell nothing of such a run, a clause; nothing where it can.
+
+        All settings must lie in the fitted ranges, but sizes may be `FARTHEST` times beyond.
+        """
+        for name, (low, high) in self.model.about.get("horizon", {}).items():
+            found = number(self.context, name)
+            far = FARTHEST if name == "n_params" else 1.0
+            if not low / far <= found <= high * far:
+                told = f"got {_plain(found)}" if math.isfinite(found) else "which this run has not"
+                fitted = _plain(low) if low == high else f"{_plain(low)} to {_plain(high)}"
+                return f"it was fitted on runs with {name} {fitted}, {told}"
+        return ""
+
     def observe(self, step: int, row: Mapping[str, float]) -> Forecast | None:
         """Takes in a row; returns the forecast where the run should end, else None.
 
@@ -56,6 +80,10 @@ class StopRule:
             reason=f"forecast to end unstable with probability {forecast.probability:.3f}, above "
             f"{self.threshold:.3f}: {forecast.reason}",
         )
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
 def threshold_of(model: Landmarks, false_stops: float) -> float:

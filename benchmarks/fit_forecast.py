@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from analysis.bank import read_bank
-from analysis.fitting import fit_forecast
+from analysis.cures import write_cures
+from analysis.fitting import fit_cures, fit_forecast
 from analysis.landmark import SHIPPED
 
 BANK = Path(__file__).resolve().parent / "bank"
@@ -28,6 +29,13 @@ def main() -> int:
         f"{about['healthy_configurations']} healthy configurations: {about['thresholds']}"
     )
     print(f"written: {arguments.out}")
+    cures = fit_cures(bank.trials, bank.telemetry)
+    write_cures(cures, arguments.out.with_name("cures.json"))
+    for cure in cures:
+        print(
+            f"{cure.fix}: {cure.twins} twins, worth it in {cure.worth_it}; P > {cure.threshold:.2f}"
+        )
+    print(f"written: {arguments.out.with_name('cures.json')}")
     return 0
 
 

@@ -17,14 +17,19 @@ from pathlib import Path
 import forecast_inside as inside
 import pandas as pd
 import torch
-from forecast_scale import across_scale
+from forecast_scale import across_scale, held_out_laws
 from record import Record
 
 from analysis.backtest import context_of, histories
 from analysis.bank import Bank, read_bank
 from analysis.baselines import BASELINES
 from analysis.features import LOGIT
-from analysis.forecast_figures import lead_figure, reliability_figure, stop_figure
+from analysis.forecast_figures import (
+    held_out_figure,
+    lead_figure,
+    reliability_figure,
+    stop_figure,
+)
 from analysis.landmark import SHIPPED
 from analysis.scoring import reliability
 from analysis.stop_curves import looks_at, saved_at, stop_curve
@@ -152,6 +157,7 @@ def draw(
         for name, rows in {"all held out": held_out, "random searches": found.of("random")}.items()
     }
     figures = {
+        "forecast_scale": held_out_figure(held_out_laws(found)),
         "forecast_reliability": reliability_figure(tables),
         "forecast_stops": stop_figure({n: curves[n] for n in SHOWN}, bound=FALSE_STOPS),
         "forecast_leads": lead_figure(runs[runs["split"] != "fit"]),

@@ -4,11 +4,20 @@ import pandas as pd
 from forecast_inside import Scored
 from record import Record
 
+from analysis.critical import SIGNAL
+from analysis.critical_law import LOSS_PRIOR, PRIOR, fit_critical_lr
+from analysis.crossing import READ_WINDOW
+from analysis.forecast_figures import HeldOutLaw
+from analysis.labels import DEGRADED, UNSTABLE
 from analysis.scale_backtest import scale_backtest
+from analysis.scale_cells import loss_crossings, scored_cells, signal_crossings
 from analysis.scale_summary import summarise, verdicts
+from analysis.splits import FIT_WIDTHS
+from analysis.thresholds import ATTENTION_LOGIT
 
 TARGETS = (96, 128, 256)
 """Widths that are predicted: none was used to choose a method or a constant."""
+LINE = ATTENTION_LOGIT.value
 LAW = "law"
 BASELINES = ("same as before", "learning rate only")
 SURFACE = "averaged"
@@ -37,6 +46,23 @@ def across_scale(record: Record, found: Scored) -> None:
             _claim_logits(record, errors)
             _claim_calls(record, calls)
             _each_seed(record, trials, found)
+
+
+def held_out_laws(found: Scored) -> list[HeldOutLaw]:
+    """Returns the laws fitted on widths up to 64 without qk-layernorm, with the larger widths."""
+    plain = found.trials[found.trials["part"].isin(["core", "edge", "large"])]
+    trials = plain[plain["model.qk_norm"].eq(False)]
+    cells = scored_cells(trials, found.telemetry, signal=SIGNAL, window=READ_WINDOW)
+    small = cells["size"].isin(FIT_WIDTHS)
+    laws = []
+    for name, crossings, prior in (
+        ("largest attention logit at 100", lambda c: signal_crossings(c, LINE), PRIOR),
+        ("loss: a tenth of the gain lost", lambda c: loss_crossings(c, DEGRADED), LOSS_PRIOR),
+        ("loss: two fifths lost (unstable)", lambda c: loss_crossings(c, UNSTABLE), LOSS_PRIOR),
+    ):
+        fitted, measured = crossings(cells[small]), crossings(cells[~small])
+        laws.append(HeldOutLaw(name, fit_critical_lr(fitted, prior=prior), fitted, measured))
+    return laws
 
 
 def _say(record: Record, errors: pd.DataFrame, calls: pd.DataFrame) -> None:

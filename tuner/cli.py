@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from tuner.cli_records import collect, export, list_names, predict, report, sync
+from tuner.cli_records import backtest, collect, export, list_names, predict, report, sync
 from tuner.cli_runs import reproduce, resume, sweep, train
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
@@ -53,6 +53,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "collect": collect,
     "report": report,
     "predict": predict,
+    "backtest": backtest,
     "export": export,
     "sync": sync,
     "reproduce": reproduce,

@@ -24,6 +24,9 @@ def train(
     interventions: Interventions = (),
     overrides: Assignments = (),
     size: int | None = None,
+    stopper: Literal["none", "forecast"] = "none",
+    false_stops: float = 0.05,
+    audit: float = 0.05,
     device: str = "auto",
     threads: int = 1,
 ) -> int:
@@ -39,9 +42,13 @@ def train(
         overrides: fields to set, like optimizer.lr=1e-3 (steps and warm-up in updates, batch_size
             in sequences, data.sequence_length in tokens).
         size: rung of the ladder; for transformers the width.
+        stopper: none runs to the end; forecast ends the run where it is forecast to be unstable.
+        false_stops: share of healthy runs that the forecast may stop: one it is calibrated for.
+        audit: share of such runs that go on to their end, to check the forecast.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads.
     """
+    from tuner.execution import Execution
     from tuner.rundir import local_path
     from tuner.single import train_one
 
@@ -51,6 +58,7 @@ def train(
         interventions=interventions,
         overrides=overrides,
         size=size,
+        execution=Execution(stopper=stopper, false_stops=false_stops, audit=audit),
         device=device,
         threads=threads,
         command=_command(),
@@ -68,13 +76,18 @@ def sweep(
     drop: Annotated[tuple[str, ...], arg(metavar="FIELD")] = (),
     interventions: Interventions = (),
     overrides: Assignments = (),
-    search: Literal["grid", "random"] = "grid",
+    search: Literal["grid", "random", "optuna"] = "grid",
     num_samples: int = 1,
     seeds: int = 1,
     seed: int = 0,
-    scheduler: Literal["none", "asha"] = "none",
+    scheduler: Literal["none", "asha", "median", "pbt"] = "none",
     grace_steps: int = 0,
     reduction_factor: float = 2.0,
+    stopper: Literal["none", "forecast"] = "none",
+    false_stops: float = 0.05,
+    audit: float = 0.05,
+    skip_above: float = 1.0,
+    skip_from: str = "",
     max_concurrent: int = 0,
     cpus_per_trial: float = 1.0,
     gpus_per_trial: float = 0.0,
@@ -97,13 +110,20 @@ def sweep(
         drop: fields of the space to leave as the preset has them.
         interventions: named changes to every run (`foretune list interventions`).
         overrides: fields to set in every run, like steps=400.
-        search: grid tries all combinations; random draws num-samples.
+        search: grid tries all combinations; random draws num-samples of each part of the space;
+            optuna chooses num-samples one after another, by how the earlier ones ended.
         num_samples: draws (for grid: repetitions of each combination).
-        seeds: seeds of every combination, from `seed` on.
+        seeds: seeds of every combination, from `seed` on (not for optuna).
         seed: first seed, and the seed of random draws.
-        scheduler: none runs every trial to its end; asha stops the worse ones of each size early.
-        grace_steps: updates before asha may stop a trial; 0 means the first validation.
+        scheduler: none runs every trial to its end; asha stops the worse ones of each size early,
+            median those that are worse than the median of their size; pbt is refused.
+        grace_steps: updates before a scheduler may stop a trial; 0 means the first validation.
         reduction_factor: asha keeps one in this many at each rung.
+        stopper: none, or forecast: ends trials that are forecast to be unstable in the end.
+        false_stops: share of healthy trials that the forecast may stop: one it is calibrated for.
+        audit: share of the trials to be stopped that run to their end, to check the forecast.
+        skip_above: probability of instability above which a trial isn't started; 1 starts all.
+        skip_from: directory of an ended sweep, whose law across sizes gives that probability.
         max_concurrent: trials at once; 0 means as many as fit.
         cpus_per_trial: CPUs, and threads, of a trial.
         gpus_per_trial: GPUs of a trial; 0 trains on the CPU.
@@ -139,6 +159,11 @@ def sweep(
         scheduler=scheduler,
         grace_steps=grace_steps,
         reduction_factor=reduction_factor,
+        stopper=stopper,
+        false_stops=false_stops,
+        audit=audit,
+        skip_above=skip_above,
+        skip_from=str(Path(skip_from).resolve()) if skip_from else "",
         max_concurrent=max_concurrent,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import analysis
 from models import MODELS
@@ -21,8 +22,11 @@ from tuner.presets import PRESETS
 from tuner.quantizers import ABOUT as QUANTIZERS_ABOUT
 from tuner.quantizers import QUANTIZERS
 from tuner.reproductions import REPRODUCTIONS
-from tuner.rundir import cost, describe
-from tuner.sweep import SweepResult, resume, sweep_plan
+from tuner.rundir import cost, describe, read_json
+from tuner.sweep import SweepResult, open_plan, resume, sweep_plan
+
+if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
+    from tuner.optuna_plan import OpenPlan
 
 
 def sweep_command(
@@ -30,7 +34,8 @@ def sweep_command(
 ) -> int:
     """Runs (or only costs) a plan and prints its table; returns the exit code."""
     if dry_run:
-        return _print_plan(plan.runs())
+        drawn = open_plan(plan, execution)
+        return _print_draws(drawn) if drawn else _print_plan(plan.runs())
     print(f"foretune sweep {plan.name} -> {out}", flush=True)
     return _finish(sweep_plan(plan, out=out, execution=execution, command=command))
 
@@ -49,6 +54,21 @@ def _print_plan(runs: list[Run]) -> int:
     return 0
 
 
+def _print_draws(drawn: "OpenPlan") -> int:
+    """What can be said of runs that aren't drawn yet."""
+    runs, count = drawn.examples(), drawn.plan.num_samples
+    facts = [describe(run) for run in runs]
+    print("\n".join(drawn.describe()))
+    mean = sum(map(cost, facts)) / len(facts)
+    largest = max(run["n_params_total"] for run in facts)
+    print(
+        f"{count} trials, which Optuna chooses one after another; {count * mean:.2e} FLOP in all "
+        f"if they cost what {len(runs)} random draws do, of which the largest holds "
+        f"{16 * largest / 2**20:,.1f} MiB of weights, gradients and moments"
+    )
+    return 0
+
+
 def resume_command(directory: Path, *, address: str) -> int:
     """Continues a sweep and prints its table; returns the exit code."""
     execution = Execution(**read_sweep(directory)["execution"])
@@ -62,6 +82,7 @@ def _finish(result: SweepResult) -> int:
     if not result.outcomes.get("unfinished"):
         _print_stops(result.directory)
         _print_sensitivity(result.directory)
+        _print_best(result.directory)
         print(f"report: foretune report {result.directory}")
     if result.message:
         print(f"MLflow: {result.message}", file=sys.stderr)
@@ -82,6 +103,20 @@ def _print_stops(directory: Path) -> None:
     text = stops(analysis.load(directory).trials)
     if text:
         print(text)
+
+
+def _print_best(directory: Path) -> None:
+    """The best trial of a search: the table above it speaks of learning rates alone."""
+    facts, trials = read_sweep(directory), analysis.load(directory).trials
+    losses = trials[trials["outcome"] == "finished"].set_index("run_id")["objective"]
+    if facts.get("search") != "optuna" or losses.empty:
+        return
+    from tuner.optuna_plan import OpenPlan
+
+    run_dir = directory / "runs" / str(losses.idxmin())
+    draw = read_json(run_dir / "run.json")["draw"]
+    label = OpenPlan.from_json(facts["draws"]).label(draw["params"])
+    print(f"\nbest: {label}, loss {losses.min():.4g}: {run_dir}")
 
 
 def _print_sensitivity(directory: Path) -> None:

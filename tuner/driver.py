@@ -116,4 +116,5 @@ def _from_result(outcome: str, reason: str, result: Mapping[str, Any]) -> Outcom
         seconds=result.get("train_seconds", 0.0),
         data_sha256=result.get("data_sha256", ""),
         reference_loss=result.get("reference_loss"),
+        forecast=result.get("forecast"),
     )

@@ -30,6 +30,29 @@ def end_table(trials: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def stops(trials: pd.DataFrame) -> str:
+    """Returns what the forecasts did, as lines; nothing where they did nothing."""
+    fired = trials[trials["forecast_probability"].notna()]
+    kept = fired[fired["audited"] == 1]
+    ended = fired[(fired["audited"] == 0) & (fired["outcome"] == "stopped")]
+    begun, skipped = ended[ended["last_step"] > 0], ended[ended["last_step"] == 0]
+    saved, total = (ended["steps"] - ended["last_step"]).sum(), trials["steps"].sum()
+    lines = []
+    if len(fired):
+        unbegun = f", {len(skipped)} not started" if len(skipped) else ""
+        lines.append(
+            f"forecast: {len(begun)} stopped{unbegun}; {saved:,.0f} of {total:,.0f} steps "
+            f"({saved / total:.0%}) saved"
+        )
+    if len(kept):
+        losses = f"{kept['final_val_loss'].min():.3f} to {kept['final_val_loss'].max():.3f}"
+        lines.append(
+            f"audit: {len(kept)} more would have been stopped and ran on, to losses of {losses} "
+            f"(the best of the sweep: {trials['final_val_loss'].min():.3f})"
+        )
+    return "\n".join(lines)
+
+
 def _left_out(rows: pd.DataFrame) -> str:
     where = " ".join(f"{size:g}" for size in sorted(rows["size"].unique()))
     count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"

@@ -24,8 +24,7 @@ from tuner.checkpoint import MODEL_FILE, read_model
 from tuner.config import Run
 from tuner.losses import cross_entropy
 from tuner.rundir import from_config, local_path, read_json
-from tuner.streams import Stream, open_stream
-from tuner.train import validation_parts
+from tuner.streams import Stream, open_stream, validation_parts
 
 REST_DTYPES = {"safetensors": tuple(DTYPES), "gguf": tuple(FULL_TYPES)}
 NOTABLE = 1e-3

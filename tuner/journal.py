@@ -60,15 +60,24 @@ def describe_all(runs: list[Run]) -> list[dict[str, Any]]:
     return [{**describe(run), "data_sha256": hashes[run.data]} for run in runs]
 
 
-def write_down(directory: Path, runs: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
+def write_down(
+    directory: Path,
+    runs: list[dict[str, Any]],
+    facts: Mapping[str, Any],
+    ended: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
     """Writes every run.json, as `describe_all` gives them, then sweep.json, into a new directory.
 
-    Raises ValueError where it holds another sweep.
+    ended holds the outcome.json of runs that are over before they begin, by id. Raises ValueError
+    where the directory holds another sweep.
     """
     check_new(directory)
     for run in runs:
         write_json(directory / "runs" / run["run_id"] / "run.json", run)
-    write_json(directory / "sweep.json", {**facts, "trials": len(runs)})
+    for name, outcome in (ended or {}).items():
+        write_json(directory / "runs" / name / "outcome.json", outcome)
+    (directory / "runs").mkdir(parents=True, exist_ok=True)  # A search has no runs yet.
+    write_json(directory / "sweep.json", facts)
 
 
 def read_sweep(directory: Path) -> dict[str, Any]:
@@ -107,8 +116,8 @@ def read_runs(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any
 def count_outcomes(directory: Path) -> dict[str, int]:
     """Returns how many runs of a sweep ended how; `unfinished` counts those without an outcome."""
     counts: dict[str, int] = {}
-    for run_dir in sorted((directory / "runs").iterdir()):
-        path = run_dir / "outcome.json"
+    for run_json in sorted((directory / "runs").glob("*/run.json")):
+        path = run_json.with_name("outcome.json")
         name = read_json(path)["outcome"] if path.exists() else "unfinished"
         counts[name] = counts.get(name, 0) + 1
     return counts

@@ -70,7 +70,19 @@ def outcome_tags(outcome: Mapping[str, Any]) -> dict[str, str]:
         return {}
     texts = {key: str(outcome.get(key) or "") for key in ("outcome", "reason", "tensor")}
     tags = {f"foretune.{key}": text[:TAG_CHARACTERS] for key, text in texts.items() if text}
-    return {**tags, "foretune.diverged": str(outcome["outcome"] == "diverged").lower()}
+    tags["foretune.diverged"] = str(outcome["outcome"] == "diverged").lower()
+    return {**tags, **_forecast_tags(outcome.get("forecast") or {})}
+
+
+def _forecast_tags(forecast: Mapping[str, Any]) -> dict[str, str]:
+    if not forecast:
+        return {}
+    return {
+        "foretune.forecast.probability": f"{forecast['probability']:.4g}",
+        "foretune.forecast.step": str(forecast["step"]),
+        "foretune.forecast.reason": str(forecast["reason"])[:TAG_CHARACTERS],
+        "foretune.forecast.audited": str(forecast["audited"]).lower(),
+    }
 
 
 def end_ms(folder: Path, outcome: Mapping[str, Any]) -> int:
@@ -97,7 +109,8 @@ def run_params(folder: Path) -> dict[str, str]:
 def sweep_params(sweep_dir: Path) -> dict[str, str]:
     """Returns what sweep.json says beyond the tags, but no tracking URI: it may hold a password."""
     facts = read_json(sweep_dir / "sweep.json")
-    shown = {k: v for k, v in facts.items() if k not in ("command", "commit", "format", "space")}
+    hidden = ("command", "commit", "draws", "format", "space")
+    shown = {k: v for k, v in facts.items() if k not in hidden}
     return {k: v for k, v in _params(shown).items() if not k.endswith("tracking_uri")}
 
 

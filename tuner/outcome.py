@@ -1,8 +1,9 @@
 """How a run ended: a typed value, never an exception and never a number that is not one."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 OUTCOMES = ("finished", "diverged", "stopped", "failed")
 
@@ -12,7 +13,7 @@ class Outcome:
     """The end of a run."""
 
     outcome: str
-    """finished, diverged, stopped (by a scheduler or a person) or failed (an error)."""
+    """finished, diverged, stopped (by a scheduler or a forecast) or failed (an error)."""
     step: int
     """Updates done."""
     reason: str
@@ -31,6 +32,8 @@ class Outcome:
     """Hash of the tokens it saw."""
     reference_loss: float | None = None
     """Unigram cross-entropy of the validation text in nats: what a model without context gets."""
+    forecast: Mapping[str, Any] | None = None
+    """What a `Judge` foretold when it would have ended the run; none where it never would."""
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -57,6 +60,19 @@ class Outcome:
             value = str(float(value))
         fields = {**asdict(self), "value": value}
         return {"run_id": run_id, **fields, "objective": self.objective}
+
+
+class Judge(Protocol):
+    """Ends runs before their time: is called with every row of one run, in order."""
+
+    @property
+    def forecast(self) -> Mapping[str, Any] | None:
+        """What it foretold when it would have ended the run, as JSON values; none before."""
+        ...
+
+    def __call__(self, step: int, row: Mapping[str, float]) -> str:
+        """Takes in a row; returns why the run ends with it, or nothing where it goes on."""
+        ...
 
 
 NO_LOSS = 1e3

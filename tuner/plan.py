@@ -18,7 +18,7 @@ from tuner.rundir import run_id
 from tuner.spaces import DEFAULT_PRESET, Part, Space, describe_space, json_value, parts_of
 from tuner.streams import open_stream
 
-SEARCHES = ("grid", "random")
+SEARCHES = ("grid", "random", "optuna")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Plan:
     """What the space's fields are changed in: a name, FILE.py:NAME, or a run."""
     search: str = "grid"
     """grid: all combinations of the grids, each `num_samples` times with the other domains drawn.
-    random: `num_samples` draws of each part, grids drawn too."""
+    random: `num_samples` draws of each part, grids drawn too. optuna: `num_samples` draws in all,
+    one after another as runs end: see `OpenPlan`."""
     num_samples: int = 1
     """Draws, or repetitions of each combination."""
     seeds: int = 1
@@ -54,9 +55,14 @@ class Plan:
         for name in ("num_samples", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if self.search == "optuna" and self.seeds > 1:
+            raise ValueError(
+                f"seeds must be 1 for search=optuna, got {self.seeds}; put seeds into the space "
+                f"with --grid seed=0,1,2, or run another sweep with --seed."
+            )
 
     def runs(self) -> list[Run]:
-        """Returns every run, resolved and checked, without repetitions.
+        """Returns every run of a grid or random search, resolved and checked, without repetitions.
 
         Raises ValueError for what can't run, before anything does.
         """
@@ -66,22 +72,29 @@ class Plan:
         resolved: list[tuple[dict[str, Any], Run]] = []
         for draw in [d for d in draws for _ in range(self.num_samples)]:
             chosen = {path: _draw(path, domain, rng) for path, domain in draw.items()}
-            origin = {p: "--grid" if p in self.grids else SPACE for p in chosen}
             for offset in range(self.seeds):
-                changes = {"seed": self.seed + offset, **chosen, **self.overrides}
-                run = resolve_draw(
-                    self.preset,
-                    interventions=self.interventions,
-                    overrides=changes,
-                    origin={p: place for p, place in origin.items() if p not in self.overrides},
-                )
-                resolved.append((changes, run))
+                resolved.append(self.complete(chosen, seed=self.seed + offset))
         check_effective(resolved)
         check_rungs(run.model for _, run in resolved)
         runs = {run_id(run): run for run in (without_inert(run) for _, run in resolved)}
         for data, batch_size in {(run.data, run.batch_size) for run in runs.values()}:
             open_stream(data, batch_size=batch_size)
         return list(runs.values())
+
+    def complete(self, chosen: Mapping[str, Any], *, seed: int) -> tuple[dict[str, Any], Run]:
+        """Returns all changes that the values of the space's fields mean, and their run.
+
+        Inert settings are left in. Raises ValueError for what can't run.
+        """
+        changes = {"seed": seed, **chosen, **self.overrides}
+        origin = {p: "--grid" if p in self.grids else SPACE for p in chosen}
+        run = resolve_draw(
+            self.preset,
+            interventions=self.interventions,
+            overrides=changes,
+            origin={p: place for p, place in origin.items() if p not in self.overrides},
+        )
+        return changes, run
 
     def describe(self) -> dict[str, Any]:
         """Returns the plan as JSON values for `sweep.json`."""
@@ -132,7 +145,7 @@ def label_runs(runs: list[Run]) -> dict[str, str]:
     varying = [p for p in paths if len({repr(f.get(p)) for f in flat.values()}) > 1]
     shown = [p for p in varying if not all(_told_by_name(f, p) for f in flat.values())]
     return {
-        name: " ".join(f"{p.rpartition('.')[2]}={_short(fields.get(p))}" for p in shown) or name
+        name: " ".join(f"{p.rpartition('.')[2]}={short(fields.get(p))}" for p in shown) or name
         for name, fields in flat.items()
     }
 
@@ -147,5 +160,6 @@ def _told_by_name(fields: Mapping[str, Any], path: str) -> bool:
     return group == "quantization" and QUANTIZER_FIELDS[fields[QUANTIZER]][field] == fields[path]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Returns a value in a run's short name."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -16,15 +16,29 @@ class Progress:
     Time left: the work that is left, in floating-point operations, at the rate seen so far.
     """
 
-    def __init__(self, costs: Mapping[str, float], *, done: int = 0, stream: TextIO | None = None):
+    def __init__(
+        self,
+        costs: Mapping[str, float],
+        *,
+        done: int = 0,
+        to_draw: int = 0,
+        stream: TextIO | None = None,
+    ):
+        """costs are those of the trials that wait; to_draw more are still to be drawn."""
         self._left = dict(costs)
-        self._work = sum(costs.values())
-        self._total, self._done = len(costs) + done, done
+        self._work, self._known, self._to_draw = sum(costs.values()), len(costs), to_draw
+        self._total, self._done = len(costs) + done + to_draw, done
         self._stream = stream or sys.stdout
         self._started = self._last = time.monotonic()
         self._running: dict[str, float] = {}
         self.reader_gone = False
         """Whether the stream is a pipe that nobody reads any more."""
+
+    def drawn(self, run_id: str, cost: float) -> None:
+        """A trial was drawn."""
+        self._left[run_id] = cost
+        self._work += cost
+        self._known, self._to_draw = self._known + 1, self._to_draw - 1
 
     def started(self, run_id: str) -> None:
         """A trial started (or started again)."""
@@ -44,6 +58,9 @@ class Progress:
         loss = outcome["final_val_loss"]
         told = f"loss {loss:.3f}" if loss is not None else "no loss"
         reason = f" ({outcome['reason']})" if outcome["outcome"] != "finished" else ""
+        forecast = outcome.get("forecast") or {}
+        if forecast.get("audited"):
+            reason += f" (audited; at step {forecast['step']} {forecast['reason']})"
         self._line(f"{label}: {outcome['outcome']}, {told}{reason}")
 
     def seconds_left(self) -> float | None:
@@ -52,12 +69,14 @@ class Progress:
         left = sum(self._left.values()) - begun
         finished = self._work - left
         elapsed = time.monotonic() - self._started
+        # Those to be drawn: as much work each as the ones that are known.
+        left += self._to_draw * self._work / max(1, self._known)
         return elapsed * left / finished if finished > 0 else None
 
     def _line(self, text: str) -> None:
         self._last = time.monotonic()
         left = self.seconds_left()
-        ahead = f", about {_clock(left)} left" if left is not None and self._left else ""
+        ahead = f", about {_clock(left)} left" if left else ""
         clock = _clock(self._last - self._started)
         width = len(str(self._total))
         self._print(f"[{self._done:{width}}/{self._total}] {clock}{ahead}  {text}")

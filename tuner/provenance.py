@@ -12,7 +12,7 @@ CODE_ROOT = Path(__file__).resolve().parent.parent
 COMMIT_VARIABLE = "FORETUNE_COMMIT"
 """Environment variable that names the commit where git can't: `submit` sets it for its job, whose
 copy of the checkout has no .git."""
-PACKAGES = ("foretune", "ray", "torch", "numpy", "mlflow", "pyarrow", "pandas")
+PACKAGES = ("foretune", "ray", "torch", "numpy", "mlflow", "optuna", "pyarrow", "pandas")
 
 
 def commit(root: Path = CODE_ROOT) -> str:

@@ -2,18 +2,40 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
+    MedianStoppingRule,
     TrialScheduler,
 )
 
-SCHEDULERS = ("none", "asha")
+SCHEDULERS = ("none", "asha", "median")
 METRIC, TIME = "objective", "step"
+RIVALS = 3
+"""Trials of its group that must have come as far before the median may stop one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A run as brackets know it."""
+
+    trial_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One of Ray's schedulers, and how it is spoken of and to."""
+
+    name: str
+    make: Callable[[], TrialScheduler]
+    verdict: str
+    """Why it stops a run: a clause that the run's group completes."""
+    hear: Callable[[Any, Entrant, dict[str, Any]], object]
+    """Tells a bracket of a report from before this process, without asking for a decision."""
 
 
 class BracketPerGroup(FIFOScheduler):
@@ -23,21 +45,19 @@ class BracketPerGroup(FIFOScheduler):
     replayed with `replay`, since Ray restores no scheduler after a crash.
     """
 
-    def __init__(
-        self, name: str, make: Callable[[], TrialScheduler], *, groups: Mapping[str, Hashable]
-    ):
+    def __init__(self, rule: Rule, *, groups: Mapping[str, Hashable]):
         """groups is {run id: group}, which a reason names as it prints: `size 32`."""
         super().__init__()
-        self._name, self._make, self._groups = name, make, groups
+        self._rule, self._groups = rule, groups
         self._brackets: dict[Hashable, TrialScheduler] = {}
         self.reasons: dict[str, str] = {}
 
     def _place(self, run_id: str) -> tuple[TrialScheduler, Any]:
-        """The bracket of a run, and the run as a trial: brackets read its id alone."""
+        """The bracket of a run, and the run as a trial."""
         group = self._groups[run_id]
         if group not in self._brackets:
-            self._brackets[group] = self._make()
-        return self._brackets[group], SimpleNamespace(trial_id=run_id)
+            self._brackets[group] = self._rule.make()
+        return self._brackets[group], Entrant(run_id)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The brackets know metric and mode from the start."""
@@ -55,8 +75,8 @@ class BracketPerGroup(FIFOScheduler):
         decision = bracket.on_trial_result(tune_controller, entrant, result)
         if decision == TrialScheduler.STOP:
             self.reasons[run_id] = (
-                f"{self._name} at step {result[TIME]}: objective {result[METRIC]:.4g} was not "
-                f"among the best of {self._groups[run_id]}"
+                f"{self._rule.name} at step {result[TIME]}: objective {result[METRIC]:.4g} "
+                f"{self._rule.verdict} of {self._groups[run_id]}"
             )
         return decision
 
@@ -85,16 +105,18 @@ class BracketPerGroup(FIFOScheduler):
         A run without an end may go on as a trial: its rungs up to here hold it already.
         """
         bracket, entrant = self._place(run_id)
-        nobody: Any = None  # No Tune controller yet; Ray's ASHA never asks it.
+        nobody: Any = None  # No Tune controller yet; neither rule asks it.
         bracket.on_trial_add(nobody, entrant)
+        last = 0
         for report in reports:
-            bracket.on_trial_result(nobody, entrant, report)
-        if end is not None:
+            self._rule.hear(bracket, entrant, report)
+            last = report[TIME]
+        if end is not None and end[TIME] > last:  # Else the bracket itself ended it there.
             bracket.on_trial_complete(nobody, entrant, end)
 
     def debug_string(self) -> str:
         """Name and brackets, for Ray's log."""
-        return f"{self._name} in {len(self._brackets)} brackets"
+        return f"{self._rule.name} in {len(self._brackets)} brackets"
 
 
 def make_scheduler(
@@ -108,9 +130,15 @@ def make_scheduler(
     """Returns the scheduler of a name, or None for `none` (first in, first out).
 
     asha: asynchronous successive halving (Li et al. 2020), rungs at grace_steps x
-    reduction_factor^k optimizer updates, a bracket for each of groups (by run id). Raises
-    ValueError for values out of range.
+    reduction_factor^k optimizer updates. median: stops a run whose best objective is above the
+    median of the others' running means (Golovin et al. 2017, section 3.2.2). Either has a bracket
+    for each of groups (by run id). Raises ValueError for values out of range.
     """
+    if name == "pbt":
+        raise ValueError(
+            "scheduler must not be pbt: it changes learning rates inside a run and copies weights "
+            "between runs, so that none is the one that its config and id say; use asha or median."
+        )
     if name not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}.")
     if name == "none":
@@ -121,7 +149,12 @@ def make_scheduler(
         )
     if not 1 < reduction_factor < math.inf:
         raise ValueError(f"reduction_factor must be above 1, got {reduction_factor:g}.")
-    return BracketPerGroup(
+    rule = _asha(max_steps, grace_steps, reduction_factor)
+    return BracketPerGroup(rule if name == "asha" else _median(grace_steps), groups=groups)
+
+
+def _asha(max_steps: int, grace_steps: int, reduction_factor: float) -> Rule:
+    return Rule(
         "ASHA",
         lambda: AsyncHyperBandScheduler(
             time_attr=TIME,
@@ -131,5 +164,24 @@ def make_scheduler(
             grace_period=grace_steps,
             reduction_factor=reduction_factor,
         ),
-        groups=groups,
+        "was not among the best",
+        lambda bracket, entrant, report: bracket.on_trial_result(None, entrant, report),
+    )
+
+
+def _median(grace_steps: int) -> Rule:
+    return Rule(
+        "median rule",
+        lambda: MedianStoppingRule(
+            time_attr=TIME,
+            metric=METRIC,
+            mode="min",
+            grace_period=grace_steps,
+            min_samples_required=RIVALS,
+            # Never pauses: a paused trial would need Ray's checkpoints.
+            min_time_slice=math.inf,  # pyright: ignore[reportArgumentType]
+        ),
+        "was never below the median",
+        # It takes a report down without judging; asked again, it fails on those that it stopped.
+        lambda bracket, entrant, report: bracket.on_trial_complete(None, entrant, report),
     )

@@ -7,10 +7,12 @@ import torch
 
 from tuner.checkpoint import CHECKPOINT_FILE, checkpoint_step
 from tuner.config import Run
+from tuner.execution import Execution
 from tuner.journal import holds_sweep, new_folder
 from tuner.outcome import Outcome
 from tuner.resolve import parse_assignments, resolve
 from tuner.rundir import MetricsFile, describe, local_path, run_id, write_json
+from tuner.stoppers import judge_in, stopper_of
 from tuner.train import Training
 
 
@@ -21,6 +23,7 @@ def train_one(
     interventions: Iterable[str] = (),
     overrides: Iterable[str] = (),
     size: int | None = None,
+    execution: Execution | None = None,
     device: str = "auto",
     threads: int = 1,
     command: str = "",
@@ -28,13 +31,15 @@ def train_one(
     """Trains one run into out/runs/<id>/, printing every validation; returns the exit code.
 
     A finished one keeps its weights there, and nothing to go on from.
-    Goes on from the run's checkpoint where there is one. Raises ValueError for bad arguments.
+    Goes on from the run's checkpoint where there is one. Of execution the stopper alone is used,
+    with the model that is shipped. Raises ValueError for bad arguments.
     """
     changes = parse_assignments(overrides)
     run = resolve(preset, size=size, interventions=interventions, overrides=changes)
     if threads < 1:
         raise ValueError(f"--threads must be 1 or more, got {threads}.")
     torch.set_num_threads(threads)
+    stop = stopper_of(execution or Execution())
     directory = _directory(out, run)
     checkpoint = directory / "checkpoint"
     step = checkpoint_step(checkpoint)
@@ -46,8 +51,10 @@ def train_one(
     with new_folder(directory):
         metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
         write_json(directory / "run.json", facts)
-    training.sink = metrics
+    training.sink, training.judge = metrics, judge_in(directory, run, stop)
     print(f"{facts['n_params']:,} parameters without embedding and head, {run.steps} steps")
+    if stop and training.judge is None:
+        print(f"--stopper forecast cannot tell, so it runs without: {stop.problem(run)}.")
     try:
         outcome = _to_the_end(training, checkpoint, metrics)
     except KeyboardInterrupt:
@@ -59,6 +66,8 @@ def train_one(
     write_json(directory / "outcome.json", outcome.record(run_id(run)))
     if outcome.outcome == "finished":  # And so it can't be asked to go on.
         (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
+    if outcome.forecast and outcome.forecast["audited"]:
+        print(f"audited, so it ran on: {outcome.forecast['reason']}")
     print(f"{outcome.outcome}: {outcome.reason}\nrecords: {directory}")
     return 0
 

@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from types import ModuleType
 from typing import Any
 
-from ray.tune.search.sample import Domain
+from ray.tune.search.sample import Domain, Quantized
 
 from search_spaces import SPACES
 from tuner.config import Run, near
@@ -117,6 +117,14 @@ def describe_space(space: Part) -> dict[str, Any]:
     return {
         path: [json_value(value) for value in domain["grid_search"]]
         if isinstance(domain, Mapping)
-        else (repr(domain) if isinstance(domain, Domain) else json_value(domain))
+        else (domain_text(domain) if isinstance(domain, Domain) else json_value(domain))
         for path, domain in space.items()
     }
+
+
+def domain_text(domain: Domain) -> str:
+    """Returns a domain in words (Ray's own text is an address): `Float(0.001, 0.1) LogUniform`."""
+    sampler, steps = domain.get_sampler(), ""
+    if isinstance(sampler, Quantized):
+        sampler, steps = sampler.get_sampler(), f" in steps of {sampler.q:g}"
+    return f"{type(domain).__name__}{domain.domain_str} {type(sampler).__name__.lstrip('_')}{steps}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -31,8 +31,14 @@ from tuner.mlflow_tracker import MLflowSender, public
 from tuner.plan import Plan, Space
 from tuner.provenance import CODE_ROOT, commit, machine, versions
 from tuner.rundir import FORMAT, check_writable, local_path
+from tuner.skipping import skips
+from tuner.stoppers import limits, stopper_of
 from tuner.storage_probe import probe_storage
 from tuner.trials import run_trials, scheduler_of
+
+if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
+    from tuner.optuna_plan import OpenPlan
+    from tuner.optuna_search import Draws
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,23 +102,30 @@ def sweep_plan(
     """
     execution = execution or Execution()
     directory = local_path("--out", out).resolve()
-    runs = plan.runs()
-    scheduler_of(execution, runs, {})  # For its rules alone.
+    drawn = open_plan(plan, execution)
+    runs = drawn.examples() if drawn else plan.runs()
+    scheduler_of(execution, runs, {})  # For its rules alone, as the next.
+    stopper_of(execution)
     check_new(directory)  # Now, and again once connected.
-    told = describe_all(runs)
+    told = [] if drawn else describe_all(runs)
+    skipped, sentences = skips(told, execution)
+    for sentence in sentences:
+        print(sentence, flush=True)
     facts = {
         "format": FORMAT,
         "command": command or "tuner.sweep(...)",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **plan.describe(),
+        **({"draws": drawn.to_json()} if drawn else {}),
         "scheduler": execution.scheduler,
         "execution": {**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
         "versions": versions(),
         "commit": commit(),
         "machine": machine(),
+        "trials": plan.num_samples if drawn else len(told),
     }
     with new_folder(directory), _connection(execution, directory) as connection:
-        write_down(directory, told, facts)
+        write_down(directory, told, facts, skipped)
         return _execute(directory, execution, connection)
 
 
@@ -165,24 +178,65 @@ def _execute(directory: Path, execution: Execution, connection: cluster.Connecti
         ) from None
     with lock:
         waiting, ended = read_runs(directory)
+        draws = _draws(directory, [*waiting, *ended])
         sender = MLflowSender(
             directory, tracking_uri=execution.tracking_uri, experiment=execution.experiment
         )
         sender.start()
         message, stalled = "", ""
         try:
-            if waiting:
+            if waiting or (draws and draws.left):
+                stop = stopper_of(execution, directory)
+                runs = draws.examples() if draws else [facts["run"] for facts in waiting]
+                for sentence in limits(stop, runs) if stop else ():
+                    print(f"{'Of random draws: ' if draws else ''}{sentence}", flush=True)
                 stalled = run_trials(
-                    directory, execution, connection, waiting=waiting, ended=ended, listener=sender
+                    directory,
+                    execution,
+                    connection,
+                    waiting=waiting,
+                    ended=ended,
+                    stop=stop,
+                    listener=sender,
+                    draws=draws,
                 )
             analysis.collect(directory)
             for table in ("trials.parquet", "telemetry.parquet"):
                 sender.artifact(directory / table)
         finally:
-            message = sender.close()
-    return SweepResult(
-        directory=directory,
-        outcomes=count_outcomes(directory),
-        message=message,
-        stalled=stalled,
-    )
+            undrawn = draws.left if draws and not draws.exhausted else 0
+            message = sender.close(interrupted=undrawn > 0)
+    outcomes = count_outcomes(directory)
+    if draws and draws.exhausted:
+        print(draws.exhausted, flush=True)
+    if undrawn:
+        outcomes["unfinished"] = outcomes.get("unfinished", 0) + undrawn
+    return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
+
+
+def open_plan(plan: Plan, execution: Execution) -> "OpenPlan | None":
+    """Returns the plan of a search that draws runs as others end; None where they are listed.
+
+    Raises ValueError for what doesn't go with such a search.
+    """
+    if plan.search != "optuna":
+        return None
+    if execution.skip_above < 1:
+        raise ValueError(
+            f"skip_above must be 1 for search=optuna, got {execution.skip_above:g}: which runs "
+            f"there will be isn't known before; use stopper=forecast, or search=random."
+        )
+    from tuner.optuna_plan import OpenPlan
+
+    return OpenPlan.of(plan)
+
+
+def _draws(directory: Path, journal: list[dict[str, Any]]) -> "Draws | None":
+    """What draws the runs of a sweep, rebuilt from those that are written down."""
+    facts = read_sweep(directory)
+    if facts.get("search") != "optuna":
+        return None
+    from tuner.optuna_plan import OpenPlan
+    from tuner.optuna_search import Draws
+
+    return Draws(directory, OpenPlan.from_json(facts["draws"]), journal)

@@ -8,7 +8,7 @@ there is measured before it, so the row of step 0 holds the loss at init, and th
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from models.placement import quantize
 from models.quantized_layers import refresh
 from tuner.checkpoint import CHECKPOINT_FILE, MODEL_FILE, write_whole
 from tuner.config import Run
+from tuner.devices import pick_device
 from tuner.image_data import ImageData
 from tuner.losses import cross_entropy, z_loss
 from tuner.optim import AdamW, FlatParameters
-from tuner.outcome import Outcome, objective
+from tuner.outcome import Judge, Outcome, objective
 from tuner.probes import Probes
-from tuner.streams import Stream, open_stream
+from tuner.streams import open_stream, validation_parts
 
 Sink = Callable[[int, Mapping[str, float]], None]
 """Receives (step, metrics); every value is a finite number."""
@@ -37,16 +38,18 @@ def train(
     *,
     device: str = "auto",
     checkpoint: Path | None = None,
+    judge: Judge | None = None,
 ) -> Outcome:
     """Trains one model to its end and returns how it ended.
 
     sink is called once per step and once at the end. restore is a checkpoint directory to go on
     from; checkpoint one to write to after every validation. device is auto, cpu, cuda or cuda:N.
+    judge may end the run as `stopped`; one of a restored run must have seen the rows before it.
     The same run on the same machine with the same number of threads gives the same bits. Raises
     ValueError for data that isn't there or a checkpoint of another run; a loss, gradient or logit
     that is not finite is an outcome.
     """
-    training = Training(run, sink, device=device, restore=restore)
+    training = Training(run, sink, device=device, restore=restore, judge=judge)
     while training.outcome is None:
         training.advance()
         if checkpoint is not None and training.outcome is None:
@@ -57,9 +60,17 @@ def train(
 class Training:
     """A run in progress: `advance` until `outcome` is there."""
 
-    def __init__(self, run: Run, sink: Sink, *, device: str = "auto", restore: Path | None = None):
+    def __init__(
+        self,
+        run: Run,
+        sink: Sink,
+        *,
+        device: str = "auto",
+        restore: Path | None = None,
+        judge: Judge | None = None,
+    ):
         started = time.perf_counter()
-        self.run, self.sink = run, sink
+        self.run, self.sink, self.judge = run, sink, judge
         self.device = pick_device(device)
         self.on_gpu = self.device.type == "cuda"
         self.stream = open_stream(run.data, batch_size=run.batch_size)
@@ -119,6 +130,7 @@ class Training:
             seconds=time.perf_counter() - self._clock,
             data_sha256=self.stream.corpus.sha256,
             reference_loss=self.stream.corpus.reference_loss,
+            forecast=self.judge.forecast if self.judge else None,
         )
 
     def _is_validation(self, step: int) -> bool:
@@ -142,6 +154,12 @@ class Training:
                 return
         self._send(row)
         self.step += 1
+        # After the last update there is nothing left to save.
+        why = self.judge(step, row) if self.judge and self.step < self.run.steps else ""
+        if why:
+            self._validate()  # How far it got: the bound that analyses have of its end.
+            if self.outcome is None:
+                self.end("stopped", why)
 
     def _forward_backward(self, step: int) -> float:
         """Accumulates the gradients of batch `step`; returns its mean cross-entropy in nats."""
@@ -267,32 +285,3 @@ class Training:
         torch.set_rng_state(state["random"].cpu())
         if self.on_gpu and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
-
-
-def validation_parts(run: Run, stream: Stream) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Gives inputs and targets of the validation samples, as many at a time as go through at once.
-
-    About 2,048 tokens: large enough for speed, small enough for the cache.
-    """
-    inputs, targets = stream.validation
-    at_once = max(run.micro_batch_size, min(256, 2048 // run.data.predictions))
-    return zip(inputs.split(at_once), targets.split(at_once), strict=True)
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device called auto (a GPU where there is one), cpu, cuda or cuda:N.
-
-    Raises ValueError where it isn't there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device must be there, got {name} on a machine without CUDA; use cpu.")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device must be there, got {name} on a machine with {torch.cuda.device_count()} GPUs."
-        )
-    return torch.device(name)

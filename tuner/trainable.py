@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,6 +20,7 @@ from tuner.checkpoint import checkpoint_step
 from tuner.config import Run
 from tuner.outcome import NO_LOSS, Outcome
 from tuner.rundir import MetricsFile
+from tuner.stoppers import ForecastStop, judge_in
 from tuner.train import Training
 
 LOCK_SECONDS = 30.0
@@ -43,8 +44,16 @@ class Trial:
     """Least time between checkpoints."""
     keep_models: bool = False
     """Whether the run keeps its weights once it has finished."""
+    stop: ForecastStop | None = None
+    """How a forecast may end it; none runs it to its end."""
     data_sha256: str = ""
     """Hash of the tokens that the driver read; the worker must see the same. Empty: not checked."""
+
+
+class Trials(Protocol):
+    """Where a worker finds its trials by run id."""
+
+    def __getitem__(self, run_id: str, /) -> Trial: ...
 
 
 class RunTrainable(tune.Trainable):
@@ -54,7 +63,7 @@ class RunTrainable(tune.Trainable):
     _metrics: MetricsFile | None = None
     _lock: FileLock | None = None
 
-    def setup(self, config: dict[str, Any], trials: Mapping[str, Trial] | None = None) -> None:
+    def setup(self, config: dict[str, Any], trials: Trials | None = None) -> None:
         """Takes note of the trial; its files are opened by its first step."""
         assert trials is not None
         self._trial = trials[config["run_id"]]
@@ -91,6 +100,7 @@ class RunTrainable(tune.Trainable):
             self._metrics,
             device="cuda" if trial.gpus else "cpu",
             restore=self._checkpoint if step is not None else None,
+            judge=judge_in(directory, trial.run, trial.stop),
         )
         seen = self._training.stream.corpus.sha256
         if trial.data_sha256 and seen != trial.data_sha256:
@@ -135,6 +145,7 @@ class RunTrainable(tune.Trainable):
                 loss_at_init=training.loss_at_init if training else None,
                 final_val_loss=training.val_loss if training else None,
                 seconds=training.seconds if training else 0.0,
+                forecast=self._forecast,
             )
         elif training is not None:
             outcome = training.outcome
@@ -147,10 +158,16 @@ class RunTrainable(tune.Trainable):
             "train_seconds": training.seconds if training else 0.0,
             "data_sha256": training.stream.corpus.sha256 if training else "",
             "reference_loss": training.stream.corpus.reference_loss if training else None,
+            "forecast": self._forecast,
             "opened": self._opened,
             "outcome": outcome.record(self._trial.run_id) if outcome else None,
             "done": outcome is not None,
         }
+
+    @property
+    def _forecast(self) -> Mapping[str, Any] | None:
+        judge = self._training.judge if self._training else None
+        return judge.forecast if judge else None
 
     def _note(self, error: Exception) -> str:
         """Keeps the traceback beside the run; returns the error as one line."""

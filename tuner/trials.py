@@ -4,12 +4,14 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.search import Searcher
 
 from tuner.cluster import Connection, slots
 from tuner.config import Run
@@ -20,11 +22,42 @@ from tuner.plan import label_runs
 from tuner.progress import Progress
 from tuner.rundir import cost
 from tuner.schedulers import BracketPerGroup, make_scheduler
+from tuner.stoppers import ForecastStop
 from tuner.trainable import RunTrainable, Trial
+from tuner.trial_files import TrialFiles
 from tuner.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from tuner.optuna_search import Draws
 
 RETRIES = 3
 """How often a trial goes on from its checkpoint after its worker was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Roster:
+    """The trials that are known so far, by run id; a search adds to them."""
+
+    files: TrialFiles
+    trials: dict[str, Trial]
+    labels: dict[str, str]
+    groups: dict[str, str]
+    """Who compete, in words."""
+
+    def add(self, facts: Mapping[str, Any], label: str) -> None:
+        run_id = facts["run_id"]
+        self.trials[run_id], self.labels[run_id] = self.files.trial(facts), label
+        self.groups[run_id] = competitors(facts["run"], facts["size"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where Tune has its trials from."""
+
+    space: dict[str, Any]
+    searcher: Searcher | None = None
+    count: int = 1
+    at_once: int | None = None
 
 
 def run_trials(
@@ -34,32 +67,45 @@ def run_trials(
     *,
     waiting: list[dict[str, Any]],
     ended: list[dict[str, Any]],
+    stop: ForecastStop | None,
     listener: Listener,
+    draws: "Draws | None" = None,
 ) -> str:
-    """Runs what waits; returns why the watchdog ended that before its time, or nothing.
+    """Runs what waits, then what is drawn; returns why the watchdog ended that early, or nothing.
 
     waiting and ended are what `read_runs` gives. Interrupted (SIGINT, SIGTERM), it returns as well:
     runs without an outcome say so.
     """
     # The longest first: at the end no core waits long for the last trial.
     waiting = sorted(waiting, key=cost, reverse=True)
-    trials = {facts["run_id"]: _trial(facts, directory, execution) for facts in waiting}
-    scheduler = _scheduler_with_past(directory, execution, [*ended, *waiting])
+    roster = _roster(_trial_files(directory, execution, stop), [*ended, *waiting], draws)
+    examples = draws.examples() if draws else []
+    scheduler = scheduler_of(
+        execution, [t.run for t in roster.trials.values()] + examples, roster.groups
+    )
+    _replay(scheduler, directory, roster.groups)
     watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
-    progress = Progress({f["run_id"]: cost(f) for f in waiting}, done=len(ended))
+    progress = Progress(
+        {facts["run_id"]: cost(facts) for facts in waiting},
+        done=len(ended),
+        to_draw=draws.left if draws else 0,
+    )
     driver = Driver(
         directory / "runs",
         progress=progress,
-        trials=trials,
-        labels=label_runs([facts["run"] for facts in [*waiting, *ended]]),
-        listeners=(listener,),
+        trials=roster.trials,
+        labels=roster.labels,
+        listeners=(listener, draws) if draws else (listener,),
         stop_reasons=scheduler.reasons if scheduler else {},
         tick=watchdog.tick,
     )
-    at_once = slots(connection, execution.cpus_per_trial, execution.gpus_per_trial)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, at_once))
+    at_once = max(1, slots(connection, execution.cpus_per_trial, execution.gpus_per_trial))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
+    source = _listed(waiting, execution)
+    if draws:
+        source = _drawn(draws, waiting, roster, progress, execution.max_concurrent or at_once)
     storage = directory / ".ray"
-    tuner = _tuner(trials, execution, scheduler, driver, storage)
+    tuner = _tuner(roster.files, source, execution, scheduler, driver, storage)
     with watchdog, _handlers_back(), suppress(KeyboardInterrupt):
         tuner.fit()
     shutil.rmtree(storage, ignore_errors=True)
@@ -68,8 +114,33 @@ def run_trials(
     return watchdog.reason or ""
 
 
+def _listed(waiting: list[dict[str, Any]], execution: Execution) -> _Source:
+    """What waits, all at once."""
+    names = [facts["run_id"] for facts in waiting]
+    return _Source({"run_id": tune.grid_search(names)}, at_once=execution.max_concurrent or None)
+
+
+def _drawn(
+    draws: "Draws",
+    waiting: list[dict[str, Any]],
+    roster: _Roster,
+    progress: Progress,
+    at_once: int,
+) -> _Source:
+    """What waits, then draws, each as late as can be: only when there is a place to run it."""
+    from tuner.optuna_search import RunSearcher
+
+    def enter(facts: Mapping[str, Any]) -> None:
+        roster.add(facts, draws.label(facts))
+        progress.drawn(facts["run_id"], cost(facts))
+
+    searcher = RunSearcher(draws, waiting, enter=enter)
+    return _Source({}, searcher, count=len(waiting) + draws.left, at_once=at_once)
+
+
 def _tuner(
-    trials: Mapping[str, Trial],
+    files: TrialFiles,
+    source: _Source,
     execution: Execution,
     scheduler: BracketPerGroup | None,
     driver: Driver,
@@ -77,13 +148,15 @@ def _tuner(
 ) -> tune.Tuner:
     return tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(RunTrainable, trials=trials),
+            tune.with_parameters(RunTrainable, trials=files),
             {"cpu": execution.cpus_per_trial, "gpu": execution.gpus_per_trial},
         ),
-        param_space={"run_id": tune.grid_search(list(trials))},
+        param_space=source.space,
         tune_config=tune.TuneConfig(
             scheduler=scheduler,
-            max_concurrent_trials=execution.max_concurrent or None,
+            search_alg=source.searcher,
+            num_samples=source.count,
+            max_concurrent_trials=source.at_once,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["run_id"],
             trial_dirname_creator=lambda trial: trial.config["run_id"],
@@ -99,17 +172,22 @@ def _tuner(
     )
 
 
-def _trial(facts: Mapping[str, Any], directory: Path, execution: Execution) -> Trial:
-    return Trial(
-        run_id=facts["run_id"],
-        run=facts["run"],
-        size=facts["size"],
-        directory=str(directory / "runs" / facts["run_id"]),
+def _roster(files: TrialFiles, journal: list[dict[str, Any]], draws: "Draws | None") -> _Roster:
+    roster = _Roster(files, {}, {}, {})
+    labels = {} if draws else label_runs([facts["run"] for facts in journal])
+    for facts in journal:
+        roster.add(facts, draws.label(facts) if draws else labels[facts["run_id"]])
+    return roster
+
+
+def _trial_files(directory: Path, execution: Execution, stop: ForecastStop | None) -> TrialFiles:
+    return TrialFiles(
+        runs_dir=str(directory / "runs"),
         threads=max(1, int(execution.cpus_per_trial)),
         gpus=execution.gpus_per_trial,
         checkpoint_seconds=execution.checkpoint_seconds,
         keep_models=execution.keep_models,
-        data_sha256=facts["data_sha256"],
+        stop=stop,
     )
 
 
@@ -141,16 +219,11 @@ def competitors(run: Run, size: int) -> str:
     return f"size {size}, {q.format}{f' {q.scale}' if q.format == 'ternary' else ''}"
 
 
-def _scheduler_with_past(
-    directory: Path, execution: Execution, journal: list[dict[str, Any]]
-) -> BracketPerGroup | None:
-    """The scheduler, told what it would know had this process run the sweep from its start."""
-    groups = {facts["run_id"]: competitors(facts["run"], facts["size"]) for facts in journal}
-    scheduler = scheduler_of(execution, [facts["run"] for facts in journal], groups)
+def _replay(scheduler: BracketPerGroup | None, directory: Path, run_ids: Iterable[str]) -> None:
+    """Tells the scheduler what it would know had this process run the sweep from its start."""
     if scheduler is not None:
-        for run_id in groups:
+        for run_id in run_ids:
             scheduler.replay(run_id, *past_reports(directory / "runs" / run_id))
-    return scheduler
 
 
 @contextmanager

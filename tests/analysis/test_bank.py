@@ -8,7 +8,7 @@ import pytest
 from synthetic import Truth, start_sweep, write_run
 
 from analysis import load
-from analysis.bank import freeze, read_bank
+from analysis.bank import _shortened, freeze, read_bank
 
 LOW = [Truth(lr=lr, seed=seed) for lr in (3e-3, 3e-2) for seed in (0, 1)]
 HIGH = [Truth(lr=lr) for lr in (3e-2, 3e-1)]
@@ -36,7 +36,7 @@ def test_a_bank_holds_every_run_of_its_parts_once(parts, tmp_path):
     mine = bank.telemetry[bank.telemetry["run_id"] == LOW[0].run_id].reset_index(drop=True)
     theirs = low.telemetry[low.telemetry["run_id"] == LOW[0].run_id].reset_index(drop=True)
     for name in ("loss", "max_attention_logit"):
-        np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-6)
+        np.testing.assert_allclose(mine[name], theirs[name], rtol=2**-16)
 
 
 def test_an_unfinished_run_or_a_changed_file_is_one_sentence(parts, tmp_path):
@@ -51,6 +51,16 @@ def test_an_unfinished_run_or_a_changed_file_is_one_sentence(parts, tmp_path):
     next((parts["low"] / "runs").glob("*/outcome.json")).unlink()
     with pytest.raises(ValueError, match="got 1 without an outcome in low; give the same command"):
         freeze(parts, tmp_path / "other")
+
+
+def test_what_is_no_number_stays_what_it_was():
+    odd = pd.DataFrame(
+        {"run_id": "a", "step": range(6), "loss": [np.nan, np.inf, -np.inf, 0.0, -1.5, 1e38]}
+    )
+    kept = _shortened(odd)["loss"].to_numpy()
+    assert np.isnan(kept[0])
+    assert kept[1:5].tolist() == [np.inf, -np.inf, 0.0, -1.5]
+    assert kept[5] == pytest.approx(1e38, rel=2**-16)
 
 
 def test_hashes_are_those_of_the_files(parts, tmp_path):

@@ -61,6 +61,36 @@ def test_a_run_that_ended_early_below_the_line_hides_the_crossing():
     assert (found.status, found.low, found.high) == ("cannot tell", pytest.approx(1e-2), math.inf)
 
 
+def bend(rates):
+    """A signal that bends upward just below 100, as attention logits do."""
+    past = np.log10(rates / 1e-2)
+    return 10 ** (1.6 + 0.7 * past + 1.0 * np.log1p(np.exp(8 * past)) / 8 * 2)
+
+
+def test_a_smooth_curve_crosses_a_bent_signal_nearer_to_the_truth():
+    fine = np.geomspace(1e-3, 1e-1, 4001)
+    truth = fine[np.argmax(bend(fine) >= 100)]
+    for shift in (0.7, 0.85, 1.0, 1.3):
+        rates = shift * np.array([1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+        frame = pd.DataFrame({"lr": rates, "value": bend(rates)})
+        straight, smooth = (
+            abs(math.log(critical_lr(frame, threshold=100.0, smooth=s).value / truth))
+            for s in (False, True)
+        )
+        assert smooth < straight
+
+
+def test_a_smooth_curve_keeps_bounds_and_exact_power_laws():
+    found = critical_lr(cells([1.0, 10.0, 100.0, 1000.0]), threshold=30.0, smooth=True)
+    assert found.value == pytest.approx(1e-3 * 10 ** math.log10(30))
+    assert found.low < found.value < found.high
+    early = cells([1.0, 10.0, 1000.0], censored=[False, False, True])
+    found = critical_lr(early, threshold=100.0, smooth=True)
+    assert found.high == found.value
+    above = critical_lr(cells([1.0, 20.0]), threshold=100.0, smooth=True)
+    assert (above.status, above.high) == ("above the grid", math.inf)
+
+
 def test_zero_signals_are_below_any_line():
     assert critical_lr(cells([0.0, 10.0, 1000.0]), threshold=100.0).status == "crossed"
 

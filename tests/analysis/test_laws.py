@@ -8,7 +8,7 @@ from scipy import stats
 from analysis.critical_law import fit_critical_lr
 from analysis.crossing import critical_lr
 from analysis.laws import FORMS, fit
-from analysis.regression import Prior, _truncated, regress
+from analysis.regression import Prior, regress, truncated
 
 SIZES = np.array([9216.0, 36864.0, 147456.0])
 LRS = np.array([3e-3, 1e-2, 3e-2])
@@ -220,7 +220,7 @@ def test_censored_regression_recovers_what_dropping_biases():
 def test_the_truncated_normal_agrees_with_scipys():
     low = np.array([-1.0, 0.5, 3.0, 12.0, -np.inf, -np.inf, 1.0, -3.0])
     high = np.array([1.5, np.inf, np.inf, np.inf, 0.5, -9.0, 2.0, -2.0])
-    mean, variance = _truncated(np.full(8, 0.3), 2.0, low, high)
+    mean, variance = truncated(np.full(8, 0.3), 2.0, low, high)
     a, b = (low - 0.3) / 2, (high - 0.3) / 2
     expected = stats.truncnorm.stats(a, b, loc=0.3, scale=2.0, moments="mv")
     assert mean == pytest.approx(expected[0], rel=1e-6)

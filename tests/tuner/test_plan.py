@@ -103,7 +103,7 @@ def test_every_seed_of_a_draw_has_the_same_values():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"search": "gird"}, "search must be one of grid, random, got 'gird'"),
+        ({"search": "gird"}, "search must be one of grid, random, optuna, got 'gird'"),
         ({"seeds": 0}, "seeds must be 1 or more, got 0"),
         ({"num_samples": -1}, "num_samples must be 1 or more, got -1"),
         ({"interventions": ["qk-layernrm"]}, "Did you mean qk-layernorm"),

@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 OWN_MODEL = """
 from dataclasses import dataclass
 from torch import nn
-from tuner import Run, override
+from tuner import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -22,7 +22,7 @@ class Config:
     def build(self):
         return nn.Sequential(nn.Embedding(256, 8), nn.LayerNorm(8))
 
-RUN = override(Run(model=Config()), {"data.name": "text", "data.path": __file__})
+RUN = Run(model=Config())
 """
 
 
@@ -39,30 +39,37 @@ def refused(capsys, line):
 
 @pytest.fixture
 def data(text):
-    return f"steps=4 eval_every=4 telemetry_every=4 data.name=text data.path='{text}'"
+    steps = "steps=4 eval_every=4 telemetry_every=4 schedule.warmup_steps=1"
+    return f"{steps} data.name=text data.path='{text}'"
+
+
+@pytest.fixture(scope="module")
+def own_model(tmp_path_factory):
+    # One file for all tests: a process imports a module of its name once.
+    path = tmp_path_factory.mktemp("own") / "own_model_for_test_single.py"
+    path.write_text(OWN_MODEL)
+    return path
+
+
+def test_a_run_that_cannot_be_built_leaves_no_folder(capsys, tmp_path, data):
+    group = "quantizer=ternary-mean-bare quantization.granularity=group quantization.group_size=48"
+    line = f"train lm-tiny --device cpu --out '{tmp_path}/a/b' --set {data} {group}"
+    assert "quantization.group_size must divide" in refused(capsys, line)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (
-            "quantizer=ternary-mean-bare quantization.granularity=group quantization.group_size=48",
-            "quantization.group_size must divide",
-        ),
-        ("probes=output_norm_rms", "probes"),
+        ("quantizer=ternary-mean", "quantization must change at least one layer"),
+        ("probes=('logits',)", "probes must each have a tap in the model"),
     ],
 )
-def test_a_run_that_cannot_be_built_leaves_no_folder(capsys, tmp_path, data, changes, sentence):
-    line = f"train lm-tiny --device cpu --out '{tmp_path}/a/b' --set {data} {changes}"
+def test_an_own_model_that_does_not_fit_leaves_no_folder(
+    capsys, tmp_path, own_model, data, changes, sentence
+):
+    line = f"train {own_model}:RUN --device cpu --out '{tmp_path}/out' --set {data} \"{changes}\""
     assert sentence in refused(capsys, line)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_own_model_that_cannot_be_quantized_leaves_no_folder(capsys, tmp_path):
-    preset = tmp_path / "own_model_for_test_single.py"
-    preset.write_text(OWN_MODEL)
-    line = f"train {preset}:RUN --device cpu --out '{tmp_path}/out' --set quantizer=ternary-mean"
-    refused(capsys, line)
     assert not (tmp_path / "out").exists()
 
 

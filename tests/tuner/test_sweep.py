@@ -277,7 +277,7 @@ def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, ove
 
 def test_models_that_cannot_be_built_are_refused_before_ray_starts(tmp_path, overrides):
     group = {"quantization.granularity": "group", "quantization.group_size": 48}
-    with pytest.raises(ValueError, match="quantization.group_size must divide"):
+    with pytest.raises(ValueError, match=r"quantization.group_size must divide"):
         sweep(
             {"optimizer.lr": 0.1, "quantizer": "ternary-mean-bare"},
             out=tmp_path / "a" / "b",

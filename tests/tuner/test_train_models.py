@@ -5,8 +5,9 @@ import torch
 from short_runs import Bigram, follow, small
 
 from tuner.config import PROBES
+from tuner.devices import pick_device
 from tuner.losses import cross_entropy
-from tuner.train import Training, pick_device, train
+from tuner.train import Training, train
 
 
 def test_a_user_s_model_without_taps_trains_and_has_no_tap_columns(text):

@@ -1,0 +1,174 @@
+"""The searcher of `--search optuna`: draws runs one after another, each written down as it starts.
+
+The sweep's directory is the journal: the study is built again from it, never stored. Ray's own
+OptunaSearch isn't used: it takes a run that was stopped early for a complete one, and leaves one
+that is NaN running for ever.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna import Trial
+from ray.tune.search import Searcher
+
+from tuner.config import Run
+from tuner.journal import describe_all
+from tuner.optuna_plan import OpenPlan
+from tuner.optuna_study import Study
+from tuner.rundir import read_json, run_id, write_json
+from tuner.streams import open_stream
+
+BY_TPE, AT_RANDOM = 20, 200
+"""Draws in a row that may give no new run. TPE keeps to what is good, so that where few new ones
+are left random draws find them."""
+
+
+class Draws:
+    """Draws the runs of a sweep, and tells Optuna how they ended."""
+
+    def __init__(self, directory: Path, plan: OpenPlan, journal: list[dict[str, Any]]):
+        """journal is what `read_runs` gives, with and without outcome.
+
+        Raises ValueError where a run isn't what its draw says.
+        """
+        self._runs_dir, self._plan = directory / "runs", plan
+        self._study = Study(plan.space, seed=plan.plan.seed)
+        self._open: dict[str, list[Trial]] = {}
+        self._outcomes: dict[str, Mapping[str, Any] | None] = {}
+        self._streams: set[Any] = set()
+        self.exhausted = ""
+        """Why no more are drawn, or empty."""
+        for facts in sorted(journal, key=lambda facts: facts["draw"]["number"]):
+            self._recall(facts)
+        numbers = [facts["draw"]["number"] for facts in journal]
+        self._number = max(numbers, default=-1) + 1
+
+    @property
+    def left(self) -> int:
+        """How many runs are still to be drawn."""
+        return max(0, self._plan.plan.num_samples - len(self._outcomes))
+
+    def label(self, facts: Mapping[str, Any]) -> str:
+        """Returns a short name for a run."""
+        return self._plan.label(facts["draw"]["params"])
+
+    def examples(self) -> list[Run]:
+        """Returns runs that may be drawn."""
+        return self._plan.examples()
+
+    def draw(self) -> dict[str, Any] | None:
+        """Returns the next run as `read_runs` does, once it is written down; None for no more.
+
+        What can't be run and what is there already is told to Optuna, and drawn again.
+        """
+        rejected: list[dict[str, Any]] = []
+        for attempt in range(BY_TPE + AT_RANDOM if self.left else 0):
+            trial = self._study.draw(at_random=attempt >= BY_TPE)
+            try:
+                facts = self._describe(self._plan.run(trial.params))
+            except ValueError as error:
+                self._study.reject(trial)
+                rejected.append({"params": trial.params, "run_id": "", "why": str(error)})
+                continue
+            name, known = facts["run_id"], facts["run_id"] in self._outcomes
+            self._enter(trial, name)
+            if known:
+                rejected.append({"params": trial.params, "run_id": name, "why": "drawn before"})
+                continue
+            draw = {"number": self._number, "params": trial.params, "rejected": rejected}
+            run = facts.pop("run")
+            write_json(self._runs_dir / name / "run.json", {**facts, "draw": draw})
+            self._number += 1
+            return {**facts, "draw": draw, "run": run}
+        if self.left:
+            self.exhausted = (
+                f"Optuna drew {len(self._outcomes)} of {self._plan.plan.num_samples} trials: "
+                f"{len(rejected)} more draws gave no new one that can be run (the last: "
+                f"{rejected[-1]['why']})."
+            )
+        return None
+
+    def trial_started(self, run_id: str) -> None:
+        """A trial started or went on: nothing that Optuna must know."""
+
+    def trial_ended(self, run_id: str) -> None:
+        """Tells Optuna how a run ended, by its outcome.json, as a resumed sweep would."""
+        outcome = self._outcomes[run_id] = read_json(self._runs_dir / run_id / "outcome.json")
+        for trial in self._open.pop(run_id, ()):
+            self._study.tell(trial, outcome)
+
+    def _describe(self, run: Run) -> dict[str, Any]:
+        if (run.data, run.batch_size) not in self._streams:
+            open_stream(run.data, batch_size=run.batch_size)
+            self._streams.add((run.data, run.batch_size))
+        (facts,) = describe_all([run])
+        return {**facts, "run": run}
+
+    def _recall(self, facts: Mapping[str, Any]) -> None:
+        """Enters a run that is written down, and what was drawn in vain before it."""
+        draw, name = facts["draw"], facts["run_id"]
+        found = run_id(self._plan.run(draw["params"]))
+        if found != name:
+            raise ValueError(
+                f"{self._runs_dir / name / 'run.json'} must be what its draw gives, got another "
+                f"run, {found}: the preset has changed; restore it or start a new sweep."
+            )
+        for earlier in draw["rejected"]:
+            trial = self._study.recall(earlier["params"])
+            if earlier["run_id"]:
+                self._enter(trial, earlier["run_id"])
+            else:
+                self._study.reject(trial)
+        self._enter(self._study.recall(draw["params"]), name)
+
+    def _enter(self, trial: Trial, name: str) -> None:
+        """Links a trial of Optuna's with its run, whose outcome may be there already."""
+        if name not in self._outcomes:
+            path = self._runs_dir / name / "outcome.json"
+            self._outcomes[name] = read_json(path) if path.exists() else None
+        outcome = self._outcomes[name]
+        if outcome is None:
+            self._open.setdefault(name, []).append(trial)
+        else:
+            self._study.tell(trial, outcome)
+
+
+class RunSearcher(Searcher):
+    """Gives Tune the runs that wait, then those that are drawn, as {"run_id": ...}."""
+
+    def __init__(
+        self,
+        draws: Draws,
+        waiting: list[dict[str, Any]],
+        *,
+        enter: Callable[[Mapping[str, Any]], None],
+    ):
+        """enter is told of a run before Tune is, as `read_runs` has it."""
+        super().__init__(metric="objective", mode="min")
+        self._draws, self._enter = draws, enter
+        self._waiting = sorted(waiting, key=lambda facts: facts["draw"]["number"])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}  # Tune pickles it for a restore that is never asked for.
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Returns the next run's id, or that there is none."""
+        if self._waiting:
+            return {"run_id": self._waiting.pop(0)["run_id"]}
+        facts = self._draws.draw()
+        if facts is None:
+            return Searcher.FINISHED  # pyright: ignore[reportReturnType] # Ray's own convention.
+        self._enter(facts)
+        return {"run_id": facts["run_id"]}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Does nothing: right after it the driver writes outcome.json, and `Draws` hears of it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes nothing: the sweep's directory has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Not used."""

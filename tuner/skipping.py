@@ -1,0 +1,136 @@
+"""Runs that are never begun: the law across sizes of an ended sweep forecasts them unstable.
+
+A law speaks of runs like those that it was fitted on, so a run must share every setting with a
+family of that sweep but learning rate, seed and size. Where none does, or the law cannot tell, the
+run is run.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import analysis
+from analysis.families import LR, NOT_FACTORS, Family, families
+from analysis.run_files import flatten
+from tuner.execution import Execution
+from tuner.outcome import Outcome
+
+UNTOLD = ("eval_every", "telemetry_every", "probes")
+"""Fields that change what is measured of a run, not the run."""
+
+Foretell = Callable[[str, float, float], analysis.Prediction]
+"""(label of a family, n_params, lr) -> what the law says."""
+
+
+def skips(
+    runs: list[dict[str, Any]], execution: Execution
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the outcome.json of the runs not to begin, by id, and sentences that tell of them.
+
+    runs are the contents of run.json. ValueError where `skip_from` holds no sweep.
+    """
+    if execution.skip_above >= 1:
+        return {}, []
+    records = analysis.load(execution.skip_from)
+    known = list(families(records.trials))
+    foretell = cache(
+        lambda family, n_params, lr: analysis.predict(
+            records, n_params=n_params, lr=lr, family=family
+        )
+    )
+    outcomes: dict[str, dict[str, Any]] = {}
+    untold: list[str] = []
+    for run in runs:
+        probability, why = _probability(run, known, foretell)
+        if probability is None:
+            untold.append(why)
+        elif probability > execution.skip_above:
+            outcomes[run["run_id"]] = _outcome(run, probability, execution.skip_above, why)
+    return outcomes, _told(runs, outcomes, untold, execution)
+
+
+def _probability(
+    run: Mapping[str, Any], known: list[Family], foretell: Foretell
+) -> tuple[float | None, str]:
+    """The probability that a run is unstable, and the law's reason; None where it can't tell."""
+    config = flatten(run["config"])
+    differences = [_difference(config, family) for family in known]
+    if all(differences):
+        least = min(differences, key=len, default=["its settings"])
+        return None, f"no family of runs there has the same {', '.join(least)}"
+    family = known[differences.index([])]
+    prediction = foretell(family.label, float(run["n_params"]), float(config[LR]))
+    if prediction.probability is None or not 0 <= prediction.probability <= 1:
+        return None, prediction.reason
+    return prediction.probability, prediction.reason
+
+
+def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
+    """The fields in which a run differs from what all runs of a family share."""
+    trials = family.trials
+    shared = [
+        name
+        for name in config
+        if name in trials
+        and name not in (*NOT_FACTORS, *UNTOLD)
+        and trials[name].nunique(dropna=False) == 1
+    ]
+    return [name for name in shared if not _same(config[name], trials[name].iloc[0])]
+
+
+def _same(mine: Any, theirs: Any) -> bool:
+    return bool(mine == theirs) or (mine is None and theirs != theirs)
+
+
+def _outcome(
+    run: Mapping[str, Any], probability: float, threshold: float, why: str
+) -> dict[str, Any]:
+    lr = run["config"]["optimizer"]["lr"]
+    reason = (
+        f"skipped before it started: forecast unstable with probability {probability:.3f}, above "
+        f"{threshold:g}, at {run['n_params']:,} parameters and learning rate {lr:g}: {why}"
+    )
+    outcome = Outcome(
+        outcome="stopped",
+        step=0,
+        reason=reason,
+        data_sha256=run["data_sha256"],
+        forecast={
+            "probability": probability,
+            "threshold": threshold,
+            "step": 0,
+            "by_step": None,
+            "reason": why,
+            "audited": False,
+        },
+    )
+    times = {"opened": None, "started": None, "ended": time.time()}
+    return {**outcome.record(run["run_id"]), **times}
+
+
+def _told(
+    runs: list[dict[str, Any]],
+    outcomes: Mapping[str, Mapping[str, Any]],
+    untold: list[str],
+    execution: Execution,
+) -> list[str]:
+    told = f"--skip-above {execution.skip_above:g}"
+    sentences = [
+        f"{told} does not start {len(outcomes)} of {len(runs)} runs, which the law of "
+        f"{execution.skip_from} forecasts to be unstable{':' if outcomes else '.'}"
+    ]
+    skipped = [run for run in runs if run["run_id"] in outcomes]
+    for size in sorted({run["size"] or run["n_params"] for run in skipped}):
+        these = [run for run in skipped if (run["size"] or run["n_params"]) == size]
+        rates = sorted({run["config"]["optimizer"]["lr"] for run in these})
+        least = min(outcomes[run["run_id"]]["forecast"]["probability"] for run in these)
+        sentences.append(
+            f"  size {size}: {len(these)} runs at learning rates "
+            f"{', '.join(f'{rate:g}' for rate in rates)}, probability {least:.3f} or more"
+        )
+    for why in dict.fromkeys(untold):
+        sentences.append(
+            f"{told} cannot tell for {untold.count(why)} of {len(runs)} runs, which are run: {why}."
+        )
+    return sentences
