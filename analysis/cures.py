@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.backtest import fold_of, read_landmarks_of
 from analysis.families import LR
-from analysis.features import LOGIT, Trace, read_features
+from analysis.features import FEATURES, LOGIT, Trace, read_features
 from analysis.landmark import filled
 from analysis.logistic import Logistic, fit_logistic
 
@@ -28,8 +28,16 @@ SHARE: Final = 0.10
 """Share of the steps that is read."""
 PRECISION: Final = 0.95
 """Cross-fitted precision that a fix's threshold must reach on the fitted twins."""
-FEATURES: Final = ("logit", "logit_slope", "output", "rate", "entropy")
-SQUARED: Final = ("logit", "rate")
+SQUARED: Final = (
+    "logit",
+    "rate",
+    "rate_size",
+    "output",
+    "entropy",
+    "logit_slope",
+    "update",
+)
+"""Features whose squares enter too; chosen with the ridge by cross-validation on fitted twins."""
 RIDGE: Final = 0.003
 FIXES: Final = {"qk-layernorm": "model.qk_norm", "a third of the learning rate": LR}
 """What is changed in the twin, by the fix's name."""

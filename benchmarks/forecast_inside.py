@@ -48,6 +48,9 @@ class Scored:
     """A bank with what its runs came to."""
 
     trials: pd.DataFrame
+    """Runs whose label is known."""
+    everything: pd.DataFrame
+    """All runs of the bank."""
     telemetry: pd.DataFrame
     labels: pd.DataFrame
     """Of `label_runs`, indexed by run_id."""
@@ -71,6 +74,7 @@ def scored(bank: Bank) -> Scored:
     splits = pd.Series(split_runs(trials).to_numpy(), index=trials["run_id"].to_numpy())
     return Scored(
         trials=trials,
+        everything=bank.trials,
         telemetry=with_sweep_loss(trials, bank.telemetry),
         labels=labels,
         splits=splits,
@@ -283,12 +287,13 @@ def cures(record: Record, found: Scored) -> None:
     record.say("\nCAUSE: is a fix worth more than 0.1 nats, told from the first 10 % of the steps?")
     known = {cure.fix: cure for cure in read_cures()}
     telemetry = dict(tuple(found.telemetry.groupby("run_id", observed=True)))
+    split, clusters = split_runs(found.everything), clusters_of(found.everything)
     for fix in FIXES:
-        for split in ("random", "size 4x", "intervention", "text"):
-            part = found.trials[found.trials["run_id"].isin(found.of(split))]
-            twins = twins_of(part, fix)
+        for name in ("random", "size 4x", "intervention", "text", "architecture", "number format"):
+            # A twin needs no label of its own, so searches count whole.
+            twins = twins_of(found.everything[split.eq(name)], fix)
             if len(twins):
-                _say_cure(record, known[fix], twins, telemetry, found.clusters, split)
+                _say_cure(record, known[fix], twins, telemetry, clusters, name)
 
 
 def _say_cure(

@@ -34,6 +34,5 @@ def test_a_sweep_whose_reader_has_gone_says_how_to_go_on(tmp_path):
     process.stdout.close()
     with process.stderr:
         told = process.stderr.read()
-    assert process.wait(WAIT_S) == 130
-    out = tmp_path / "sweep"
-    assert told == f"foretune: Interrupted; continue with: foretune resume {out}\n"
+    sentence = f"foretune: Interrupted; continue with: foretune resume {tmp_path / 'sweep'}\n"
+    assert (process.wait(WAIT_S), told) == (130, sentence)

@@ -114,7 +114,7 @@ def overrides(text, **more):
 
 
 def test_what_asha_stops_is_pruned_and_sizes_do_not_compete(text, tmp_path):
-    space = {"optimizer.lr": tune.loguniform(1e-5, 1e-1), "model.size": tune.choice([16, 24])}
+    space = {"optimizer.lr": tune.loguniform(1e-5, 1e-1), "model.size": tune.choice([16, 32])}
     out = tmp_path / "sweep"
     result = sweep(
         space, out=out, search="optuna", num_samples=12, overrides=overrides(text),
@@ -124,12 +124,14 @@ def test_what_asha_stops_is_pruned_and_sizes_do_not_compete(text, tmp_path):
     assert sum(result.outcomes.values()) == 12
     assert set(result.outcomes) == {"finished", "stopped"}
     _, trials = study(out)
-    states = {run_id: trial.state for trial, (_, (run_id, _)) in
-        zip(trials, sorted(drawn(out).items()), strict=True)}  # fmt: skip
+    states = {
+        run_id: trial.state
+        for trial, (_, (run_id, _)) in zip(trials, sorted(drawn(out).items()), strict=True)
+    }
     for run_id, outcome in outcomes(out).items():
         early = outcome["outcome"] == "stopped"
         assert states[run_id] == (TrialState.PRUNED if early else TrialState.COMPLETE)
-        assert not early or "size 16" in outcome["reason"] or "size 24" in outcome["reason"]
+        assert not early or "size 16" in outcome["reason"] or "size 32" in outcome["reason"]
 
 
 def test_a_space_with_fewer_runs_than_asked_for_ends_and_says_so(text, tmp_path, capsys):

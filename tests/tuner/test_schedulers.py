@@ -10,6 +10,12 @@ from tuner.schedulers import make_scheduler
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
+def median(groups, *, grace_steps=5):
+    return make_scheduler(
+        "median", groups=groups, max_steps=20, grace_steps=grace_steps, reduction_factor=2.0
+    )
+
+
 def asha(groups, *, max_steps=20, grace_steps=5, reduction_factor=2.0):
     return make_scheduler(
         "asha",
@@ -145,6 +151,56 @@ def test_completions_errors_and_removals_reach_the_bracket():
     assert "ASHA in 1 brackets" in scheduler.debug_string()
 
 
+def test_the_median_rule_stops_the_worse_half_of_each_group_and_never_the_best():
+    groups = {f"{size}-{i}": f"size {size}" for size in (16, 32) for i in range(6)}
+    curves = {name: [int(name[:2]) / 8 + int(name[-1])] * 3 for name in groups}
+    scheduler = median(groups)
+    stopped = run(scheduler, curves)
+    # Whoever comes first has too few rivals at that step yet.
+    assert set(stopped) == {f"{size}-{i}" for size in (16, 32) for i in (3, 4, 5)}
+    assert scheduler.reasons["16-5"] == (
+        "median rule at step 5: objective 7 was never below the median of size 16"
+    )
+    few = {"a": [1.0] * 3, "b": [2.0] * 3, "c": [9.0] * 3}
+    assert run(median(dict.fromkeys("abc", "size 16")), few) == {}
+    assert "median rule in 2 brackets" in scheduler.debug_string()
+
+
+def test_a_replayed_median_rule_judges_as_if_the_sweep_had_never_been_cut():
+    groups = dict.fromkeys("abcde", "size 16")
+    curves = {name: [float(i), i - 0.5, i - 1.0] for i, name in enumerate("abcde")}
+    whole = median(groups)
+    stopped = run(whole, curves)
+    assert stopped == {"d": 5, "e": 5}
+    cut = median(groups)
+    for name in "abc":
+        reports_of = [
+            {"step": step, "objective": value}
+            for step, value in zip((5, 10, 15), curves[name], strict=True)
+        ]
+        cut.replay(name, reports_of, end={"step": 20, "objective": curves[name][-1]})
+    cut.replay("d", reports(3.0, 5), end={"step": 5, "objective": 3.0})
+    assert run(cut, {"e": curves["e"]}) == {"e": 5}
+    # The report that a run was stopped by counts once.
+    (results,) = [r for t, r in cut._brackets["size 16"]._results.items() if t.trial_id == "d"]
+    assert len(results) == 1
+
+
+def test_a_run_goes_on_from_its_checkpoint_under_the_median_rule():
+    """Though its past alone, asked again, would have it stopped."""
+    scheduler = median(dict.fromkeys("abcd", "size 16"))
+    for name in "abc":
+        scheduler.replay(name, reports(1.0, 5, 10), end={"step": 20, "objective": 1.0})
+    scheduler.replay("d", reports(2.0, 5, 10))
+    assert resumed(scheduler, "d", 0.5, [15]) is None
+    assert resumed(scheduler, "d", 2.0, [15]) is None
+
+
+def test_population_based_training_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match=r"scheduler must not be pbt: it changes learning rates"):
+        make_scheduler("pbt", groups={}, max_steps=1, grace_steps=1, reduction_factor=2)
+
+
 def test_none_is_no_scheduler():
     none = make_scheduler("none", groups={}, max_steps=1, grace_steps=9, reduction_factor=0)
     assert none is None
@@ -165,5 +221,5 @@ def test_bad_settings_are_sentences(change, sentence):
 
 
 def test_an_unknown_name_is_a_sentence():
-    with pytest.raises(ValueError, match="scheduler must be one of none, asha, got 'ahsa'"):
+    with pytest.raises(ValueError, match="scheduler must be one of none, asha, median, got 'ahsa'"):
         make_scheduler("ahsa", groups={}, max_steps=1, grace_steps=1, reduction_factor=2)

@@ -1,8 +1,10 @@
 """Whole sweeps with a forecast: what it stops is on record everywhere, after a kill as well."""
 
+import io
 import json
 import os
 import re
+from contextlib import redirect_stdout
 
 import pandas as pd
 import pytest
@@ -56,28 +58,28 @@ def test_a_killed_sweep_stops_the_same_runs_at_the_same_steps(text, tmp_path):
 @pytest.fixture(scope="module")
 def local(text, tmp_path_factory):
     """Under ASHA, with runs that the forecast can't tell of; what was told, and the folder."""
-    told, threads = [], torch.get_num_threads()
+    told, threads = io.StringIO(), torch.get_num_threads()
     address = os.environ.pop("RAY_ADDRESS", None)
-    patch = pytest.MonkeyPatch()
-    patch.setattr("builtins.print", lambda *words, **_: told.append(" ".join(map(str, words))))
     torch.set_num_threads(1)
     try:
-        result = sweep(
-            {
-                "optimizer.lr": tune.grid_search([3e-3, 1e-2, 3e-1]),
-                "steps": tune.grid_search([20, STEPS]),
-                "model.size": 32,
-            },
-            out=tmp_path_factory.mktemp("local") / "sweep",
-            overrides={"eval_every": 20, "data.name": "text", "data.path": str(text)},
-            execution=Execution(stopper="forecast", audit=0.0, scheduler="asha", grace_steps=200),
-        )
+        with redirect_stdout(told):
+            result = sweep(
+                {
+                    "optimizer.lr": tune.grid_search([3e-3, 1e-2, 3e-1]),
+                    "steps": tune.grid_search([20, STEPS]),
+                    "model.size": 32,
+                },
+                out=tmp_path_factory.mktemp("local") / "sweep",
+                overrides={"eval_every": 20, "data.name": "text", "data.path": str(text)},
+                execution=Execution(
+                    stopper="forecast", audit=0.0, scheduler="asha", grace_steps=200
+                ),
+            )
     finally:
-        patch.undo()
         torch.set_num_threads(threads)
         if address is not None:
             os.environ["RAY_ADDRESS"] = address
-    return "\n".join(told), result
+    return told.getvalue(), result
 
 
 @pytest.fixture(scope="module")
