@@ -51,6 +51,9 @@ def outlook(
     trials are all of the sweep's, since twins belong to other families.
     """
     own = family.trials[family.trials["outcome"].isin(["finished", "diverged"])]
+    if own.empty:
+        unknown = Estimate(math.nan, math.nan, math.nan, "cannot tell: no run ended by itself")
+        return Outlook(unknown, unknown, unknown, "", "", "")
     cells = scored_cells(own, telemetry, signal=SIGNAL, window=READ_WINDOW)
     best = fit_critical_lr(best_rates(cells), level=level, prior=BEST_PRIOR)
     laws = [

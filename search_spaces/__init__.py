@@ -8,6 +8,7 @@ from search_spaces import (
     lr,
     random_lr,
     ternary_decay,
+    ternary_grid,
     ternary_lm,
     ternary_lr,
     ternary_random,
@@ -23,6 +24,7 @@ SPACES = {
     "ternary-lr": ternary_lr,
     "ternary-decay": ternary_decay,
     "ternary-width": ternary_width,
+    "ternary-grid": ternary_grid,
     "ternary-random": ternary_random,
 }
 """Spaces by name: modules with SPACE, and PRESET where lm-tiny isn't what it is about; the first

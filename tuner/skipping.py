@@ -88,8 +88,8 @@ def _outcome(
 ) -> dict[str, Any]:
     lr = run["config"]["optimizer"]["lr"]
     reason = (
-        f"skipped before it started: forecast unstable with probability {probability:.3f}, above "
-        f"{threshold:g}, at {run['n_params']:,} parameters and learning rate {lr:g}: {why}"
+        f"skipped before it started: forecast unstable with probability {_likely(probability)} "
+        f"(more than {threshold:g}) at {run['n_params']:,} parameters and learning rate {lr:g}: {why}"
     )
     outcome = Outcome(
         outcome="stopped",
@@ -109,6 +109,11 @@ def _outcome(
     return {**outcome.record(run["run_id"]), **times}
 
 
+def _likely(probability: float) -> str:
+    """A probability to three digits that never claims certainty."""
+    return "above 0.999" if probability > 0.999 else f"{probability:.3f}"
+
+
 def _told(
     runs: list[dict[str, Any]],
     outcomes: Mapping[str, Mapping[str, Any]],
@@ -126,8 +131,8 @@ def _told(
         rates = sorted({run["config"]["optimizer"]["lr"] for run in these})
         least = min(outcomes[run["run_id"]]["forecast"]["probability"] for run in these)
         sentences.append(
-            f"  size {size}: {len(these)} runs at learning rates "
-            f"{', '.join(f'{rate:g}' for rate in rates)}, probability {least:.3f} or more"
+            f"  size {size}: {len(these)} at learning rates "
+            f"{', '.join(f'{rate:g}' for rate in rates)}, the least probability {_likely(least)}"
         )
     for why in dict.fromkeys(untold):
         sentences.append(
