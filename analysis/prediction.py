@@ -15,6 +15,7 @@ from analysis.crossing import PENALTY, READ_WINDOW
 from analysis.families import FIXES, Family, families, held_constant
 from analysis.laws import Estimate
 from analysis.outlook import outlook
+from analysis.prediction_words import horizon_of, reason_of, untold_of
 from analysis.question import check_question
 from analysis.records import Records, load
 from analysis.signals import absence
@@ -163,9 +164,9 @@ def predict(
         probability=probability,
         verdict=verdict,
         status=critical.status,
-        reason=_untold(critical, line, absent)
-        or _reason(critical, law, line, signal, lr, probability, level),
-        horizon=_horizon(law, chosen, line, absent),
+        reason=untold_of(critical, line, absent)
+        or reason_of(critical, law, line, signal, lr, probability, level),
+        horizon=horizon_of(law, chosen, line, absent),
         prior=law.prior,
         outlook={}
         if chosen is None or absent
@@ -265,44 +266,3 @@ def _verdict(
     if lr > critical.high:
         return probability, "unstable"
     return probability, "stable" if lr < critical.low else "cannot tell"
-
-
-def _untold(critical: Estimate, line: Threshold, absent: str) -> str:
-    """Why there is no critical learning rate; empty where there is one."""
-    if math.isfinite(critical.median):
-        return ""
-    return line.status if math.isnan(line.value) and not absent else critical.status
-
-
-def _reason(
-    critical: Estimate,
-    law: CriticalLaw,
-    line: Threshold,
-    signal: str,
-    lr: float | None,
-    probability: float | None,
-    level: float,
-) -> str:
-    trend = f"{'falls' if law.slope < 0 else 'rises'} as N to the power {law.slope:.2f}"
-    text = (
-        f"{signal} is expected to reach {line.value:g} at a learning rate of {critical.median:.3g} "
-        f"({level:.0%} interval {critical.low:.3g} to {critical.high:.3g}), which "
-        f"{trend} ({law.slope_low:.2f} to {law.slope_high:.2f})"
-    )
-    if lr is not None and probability is not None:
-        text += f"; at {lr:g} the run is unstable with probability {_likely(probability)}"
-    return f"{text}; {critical.status}"
-
-
-def _likely(probability: float) -> str:
-    """A probability to two digits that never claims certainty."""
-    if probability < 0.01:
-        return "below 0.01"
-    return "above 0.99" if probability > 0.99 else f"{probability:.2f}"
-
-
-def _horizon(law: CriticalLaw, family: Family | None, line: Threshold, absent: str) -> str:
-    setting = {} if family is None else held_constant(family.trials)
-    where = "".join(f"; {name} {value}" for name, value in setting.items())
-    danger = "" if absent else f"; danger line from {line.horizon}"
-    return f"{law.horizon}{where}{danger}"
