@@ -4,6 +4,7 @@ import pandas as pd
 from forecast_inside import Scored
 from record import Record
 
+from analysis.axes import axis_crossings, fit_axes
 from analysis.critical import SIGNAL
 from analysis.critical_law import LOSS_PRIOR, PRIOR, fit_critical_lr
 from analysis.crossing import READ_WINDOW
@@ -46,6 +47,19 @@ def across_scale(record: Record, found: Scored) -> None:
             _claim_logits(record, errors)
             _claim_calls(record, calls)
             _each_seed(record, trials, found)
+    _axes(record, found)
+
+
+def _axes(record: Record, found: Scored) -> None:
+    """Prints how the signal's critical rate moves along the axes that the fitted runs varied."""
+    kept = found.trials["run_id"].isin(found.of("fit")) & ~found.trials["model.qk_norm"].eq(True)
+    crossings = axis_crossings(found.trials[kept], found.telemetry, threshold=LINE)
+    law = fit_axes(crossings)
+    record.say(
+        f"\nother axes, {law.n_crossings} crossings: dex of critical learning rate per decade, and "
+        f"their 90 % intervals (depth beyond what N already counts)"
+    )
+    record.say(law.effects().round(3).to_string())
 
 
 def held_out_laws(found: Scored) -> list[HeldOutLaw]:

@@ -20,7 +20,7 @@ DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 Exit codes: 0 done; 2 bad arguments; 3 some trials failed for a reason other than divergence; 130
 interrupted."""
 
-MANY = ("--set", "--grid", "--intervention", "--sizes", "--check", "--drop")
+MANY = ("--set", "--grid", "--intervention", "--sizes", "--check", "--drop", "--at")
 """Options that take several values, in one go or repeated."""
 
 

@@ -47,6 +47,7 @@ def predict(
     level: float = 0.9,
     json: bool = False,
     save: str = "",
+    at: tuple[str, ...] = (),
 ) -> int:
     """The critical LR at a size never run, with interval and horizon; stable or not at an LR.
 
@@ -59,6 +60,8 @@ def predict(
         level: coverage of the interval, 0 to 1.
         json: print JSON instead of sentences.
         save: also write the JSON to this new file (a frozen prediction for `report --check`).
+        at: other values of model.depth, model.head_dim, data.sequence_length, batch_size or steps,
+            like steps=1000, where the sweep varied them.
     """
     from analysis.question import check_question
     from tuner.predicting import predict_command
@@ -67,7 +70,14 @@ def predict(
     local_path("--save", save, file=True)
     check_question(size=size, lr=lr, threshold=threshold, level=level, dashes="--")
     return predict_command(
-        Path(directory), size=size, lr=lr, threshold=threshold, level=level, json=json, save=save
+        Path(directory),
+        size=size,
+        lr=lr,
+        threshold=threshold,
+        level=level,
+        json=json,
+        save=save,
+        at=at,
     )
 
 

@@ -1,14 +1,18 @@
 """`foretune predict`: the forecast for a size never run, as sentences or JSON."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import analysis
+from analysis.axes import AXES, predict_at
+from analysis.families import select
 from analysis.run_files import read_json
 from models import at_size, count, has_ladder
 from tuner.journal import read_sweep
+from tuner.resolve import parse_assignments
 from tuner.rundir import from_config
 
 
@@ -21,8 +25,13 @@ def predict_command(
     level: float,
     json: bool,
     save: str,
+    at: Iterable[str] = (),
 ) -> int:
-    """Prints the forecast for a size, and freezes it in a file where asked."""
+    """Prints the forecast for a size, and freezes it in a file where asked.
+
+    at are `path=value` texts of other axes, for which the critical learning rate is told as well.
+    """
+    settings = parse_assignments(at, option="--at")
     if save and Path(save).exists():
         raise ValueError(
             f"--save must name a new file, since a forecast is frozen once made, got {save}."
@@ -45,10 +54,34 @@ def predict_command(
     print(prediction.reason)
     for line in outlook_lines(prediction):
         print(line)
+    if settings:
+        print(f"at {' '.join(at)}: {_elsewhere(directory, size, prediction, settings)}")
     print(f"horizon: {prediction.horizon}")
     if save:
         print(f"frozen in {save}")
     return 0
+
+
+def _elsewhere(
+    directory: Path, size: int, prediction: analysis.Prediction, settings: Mapping[str, Any]
+) -> str:
+    """The critical learning rate at other values of the axes, from the runs that varied them."""
+    records = analysis.load(directory)
+    same = {k: v for k, v in prediction.family_values.items() if k not in AXES}
+    found = predict_at(
+        select(records.trials, same),
+        records.telemetry,
+        n_params=_params_at(directory, size, settings),
+        settings=settings,
+        threshold=prediction.threshold,
+        level=prediction.level,
+    )
+    if not math.isfinite(found.median):
+        return found.status
+    return (
+        f"critical learning rate {found.median:.3g} ({found.low:.3g} to {found.high:.3g}); "
+        f"{found.status}"
+    )
 
 
 def outlook_lines(prediction: analysis.Prediction) -> list[str]:
@@ -79,7 +112,7 @@ def _threshold(text: str) -> float | Literal["auto"]:
         raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
 
 
-def _params_at(directory: Path, size: int) -> int:
+def _params_at(directory: Path, size: int, settings: Mapping[str, Any] | None = None) -> int:
     """N of the sweep's own model at another rung: its smallest variant, without added norms."""
     run_files = sorted((directory / "runs").glob("*/run.json"))
     if not run_files:
@@ -92,4 +125,9 @@ def _params_at(directory: Path, size: int) -> int:
             f"--size needs a model with a ladder, got {type(model).__name__}; "
             f"use analysis.predict with n_params."
         )
-    return count(at_size(model, size)).n_params
+    own = {
+        path.removeprefix("model."): value
+        for path, value in (settings or {}).items()
+        if path.startswith("model.")
+    }
+    return count(replace(at_size(model, size), **own)).n_params

@@ -153,11 +153,11 @@ def _preset(preset: str | Run, changes: dict[str, Any]) -> Run:
     return run
 
 
-def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(texts: Iterable[str], *, option: str = "--set") -> dict[str, Any]:
     """Returns {path: value} of `path=value` texts; values are Python literals or plain words."""
     assignments: dict[str, Any] = {}
     for text in texts:
-        path, value = _split("--set", "optimizer.lr=1e-3", text, assignments)
+        path, value = _split(option, "optimizer.lr=1e-3", text, assignments)
         assignments[path] = parse_value(value)
     return assignments
 
