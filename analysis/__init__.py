@@ -9,7 +9,9 @@ from analysis.attenuation import attenuation
 from analysis.critical import critical_table, read_signal, window_check
 from analysis.critical_law import CriticalLaw, fit_critical_lr
 from analysis.crossing import Crossing, critical_lr, excess_crossing
+from analysis.divergence import PREDICTORS
 from analysis.families import factors, families
+from analysis.forecast import Forecast, Predictor
 from analysis.laws import FORMS, Estimate, Law, fit
 from analysis.prediction import Prediction, predict, read_prediction
 from analysis.records import Records, collect, load
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMS",
+    "PREDICTORS",
     "CriticalLaw",
     "Crossing",
     "Estimate",
+    "Forecast",
     "Law",
     "Prediction",
+    "Predictor",
     "Records",
     "Sensitivity",
     "Threshold",

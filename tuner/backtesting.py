@@ -6,9 +6,9 @@ import pandas as pd
 
 import analysis
 from analysis.backtest import EARLY, clusters_of, replay, score_table, with_sweep_loss
+from analysis.divergence import PREDICTORS
 from analysis.families import families
 from analysis.labels import UNSTABLE, label_runs
-from analysis.predictors import PREDICTORS
 from analysis.scale_backtest import scale_backtest
 from analysis.scale_summary import summarise, verdicts
 

@@ -89,7 +89,8 @@ def _outcome(
     lr = run["config"]["optimizer"]["lr"]
     reason = (
         f"skipped before it started: forecast unstable with probability {_likely(probability)} "
-        f"(more than {threshold:g}) at {run['n_params']:,} parameters and learning rate {lr:g}: {why}"
+        f"(more than {threshold:g}) at {run['n_params']:,} parameters and learning rate {lr:g}: "
+        f"{why}"
     )
     outcome = Outcome(
         outcome="stopped",

@@ -17,8 +17,8 @@ from analysis.backtest import (
     steps_seen,
     with_sweep_loss,
 )
+from analysis.divergence import PREDICTORS
 from analysis.forecast import Forecast
-from analysis.predictors import PREDICTORS
 
 
 @pytest.fixture(scope="module")

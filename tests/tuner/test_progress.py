@@ -44,6 +44,17 @@ def test_earlier_runs_of_a_resume_count_as_done_but_not_as_speed():
     assert stream.getvalue().startswith("[ 9/10] 0:10, about 0:10 left  lr=1: finished, loss 3.500")
 
 
+def test_trials_to_be_drawn_count_as_much_work_as_those_that_are_known():
+    stream = io.StringIO()
+    progress = after(Progress({}, to_draw=4, stream=stream), 10)
+    assert progress.seconds_left() is None
+    for name, cost in (("a", 1.0), ("b", 3.0)):
+        progress.drawn(name, cost)
+    progress.ended("a", "lr=1", FINISHED)
+    assert progress.seconds_left() == pytest.approx(10 * (3 + 2 * 2), rel=0.01)
+    assert stream.getvalue().startswith("[1/4]")
+
+
 def test_a_retried_trial_starts_over_and_time_left_stays_positive():
     progress = after(Progress({"a": 1.0, "b": 1.0}, stream=io.StringIO()), 10)
     progress.started("a")
