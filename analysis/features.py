@@ -52,10 +52,14 @@ FEATURES: Final = (
 class Trace:
     """The readings of one run so far, by column: what both a file and a live run can give."""
 
-    __slots__ = ("series",)
+    __slots__ = ("loss_least", "loss_now", "series")
 
     def __init__(self) -> None:
         self.series: dict[str, tuple[list[int], list[float]]] = {}
+        self.loss_now = math.nan
+        """Mean of the last `SMOOTH` losses."""
+        self.loss_least = math.inf
+        """The least that it has been; kept up row by row, so that long runs cost no more."""
 
     @classmethod
     def of(cls, history: pd.DataFrame) -> "Trace":
@@ -70,6 +74,9 @@ class Trace:
             kept = np.isfinite(values) & (np.abs(values) < LARGEST) & (steps >= 0)
             if kept.any():
                 trace.series[name] = (steps[kept].tolist(), values[kept].tolist())
+        loss = trace.values("loss")
+        for end in range(1, len(loss) + 1):
+            trace._smooth(loss[max(end - SMOOTH, 0) : end])
         return trace
 
     def append(self, step: int, row: Mapping[str, float]) -> None:
@@ -80,6 +87,12 @@ class Trace:
                 steps, values = self.series.setdefault(name, ([], []))
                 steps.append(step)
                 values.append(value)
+                if name == "loss":
+                    self._smooth(values[-SMOOTH:])
+
+    def _smooth(self, newest: list[float]) -> None:
+        self.loss_now = math.fsum(newest) / len(newest)
+        self.loss_least = min(self.loss_least, self.loss_now)
 
     def values(self, name: str) -> list[float]:
         """The finite readings of a column, oldest first; empty where it was never read."""
@@ -111,7 +124,6 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
     logit = _logs(trace.values(LOGIT))
     slope = _slope(trace.steps(LOGIT), logit)
     level, first = _newest(logit), logit[0] if logit else math.nan
-    loss = _smooth(trace.values("loss"))
     rate, size = _log(number(context, "lr")), _log(number(context, "n_params"))
     update = _update(trace)
     return {
@@ -122,12 +134,12 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
         "entropy": _share(trace.values("attention_entropy")),
         "output": _output(trace),
         "log_z": _change(trace.values("log_z_mean")),
-        "logits": _newest(_logs(trace.values("logits_rms"))),
+        "logits": _newest(_logs(trace.values("logits_rms")[-NEWEST:])),
         "update": update,
         "update_output": update + 0.5 * size,
-        "grad": _change(_logs(trace.values("grad_norm"))),
-        "loss": loss[-1] / reference if len(loss) else math.nan,
-        "loss_rise": (loss[-1] - min(loss)) / reference if len(loss) else math.nan,
+        "grad": _growth(trace.values("grad_norm")),
+        "loss": trace.loss_now / reference,
+        "loss_rise": (trace.loss_now - trace.loss_least) / reference,
         "warm": _warm(trace.newest_step, context),
         "rate": rate,
         "rate_size": rate + 0.5 * size,
@@ -137,7 +149,9 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
 def _warm(step: int, context: Mapping[str, Any]) -> float:
     """log10 of the share of its peak that linear warm-up has reached; 0 without one or after it."""
     warmup = number(context, "schedule.warmup_steps")
-    return math.log10(min(1.0, (step + 1) / warmup)) if warmup > 0 and step >= 0 else 0.0
+    if step < 0:
+        return math.nan
+    return math.log10(min(1.0, (step + 1) / warmup)) if warmup > 0 else 0.0
 
 
 def _projected(level: float, slope: float, step: int, context: Mapping[str, Any]) -> float:
@@ -174,7 +188,7 @@ def _output(trace: Trace) -> float:
     if not layers:
         return math.nan
     last = max(layers, key=lambda name: int(name.removeprefix("output_norm_rms_layer")))
-    return _change(_logs(trace.values(last)))
+    return _growth(trace.values(last))
 
 
 def _log(value: float) -> float:
@@ -194,13 +208,10 @@ def _change(values: list[float]) -> float:
     return _newest(values) - values[0] if values else math.nan
 
 
+def _growth(values: list[float]) -> float:
+    """log10 of the level now over the first reading."""
+    return _newest(_logs(values[-NEWEST:])) - _logs(values[:1])[0] if values else math.nan
+
+
 def _share(values: list[float]) -> float:
     return _newest(values) / values[0] if values and values[0] > 0 else math.nan
-
-
-def _smooth(loss: list[float]) -> list[float]:
-    """Moving mean over `SMOOTH` steps, shorter at the start."""
-    sums = np.concatenate([[0.0], np.cumsum(loss)])
-    ends = np.arange(1, len(loss) + 1)
-    starts = np.maximum(ends - SMOOTH, 0)
-    return ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
