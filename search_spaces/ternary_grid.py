@@ -1,5 +1,5 @@
-"""Learning rate x weight decay (none included) x width multiplier {1, 1.5, 2} x number format, with
-learning rates that depend on the format. (Source B's search, as one grid.)
+"""Which learning rate, weight decay (none included) and width multiplier {1, 1.5, 2} suit each
+number format? (Source B's search, as one grid.)
 
 Ternary is tried at learning rates half a decade higher. 108 combinations; at 300 steps about 2.5 s
 each on one core of an AMD Zen 5. For images: `--preset cnn-tiny --sizes 16 24 32`.

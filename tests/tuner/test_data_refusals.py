@@ -88,7 +88,7 @@ def test_a_text_that_just_fits_is_accepted(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"name": "c4"}, "data.name must be one of stdlib, text, tokens, got 'c4'."),
+        ({"name": "c4"}, "data.name must be one of stdlib, prose, text, tokens, got 'c4'."),
         ({"name": "text"}, "data.path must name the file of data.name=text, got nothing."),
         ({"name": "tokens"}, "data.path must name the file of data.name=tokens, got nothing."),
         (
