@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.families import LR
+from analysis.families import LR, PLAIN, settings
 from analysis.features import LOGIT, Trace, read_features
 from analysis.forecast import Predictor
 from analysis.landmark import LANDMARKS, Landmarks, fit_landmarks
@@ -21,8 +21,6 @@ from analysis.uncertainty import bootstrap_interval, on_rows, paired_difference
 EARLY: Final = 0.05
 """Share of the steps at which headlines are read."""
 FOLDS: Final = 5
-PLAIN: Final = ("steps", "batch_size")
-"""Config fields of a trial without a dot in their path."""
 
 
 def context_of(trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def context_of(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 def clusters_of(trials: pd.DataFrame) -> pd.Series:
     """Returns a text per run that all seeds of its configuration share, indexed by run_id."""
-    fields = [n for n in trials.columns if ("." in n or n in (*PLAIN, "size", "part"))]
+    fields = [n for n in [*settings(trials), "size", "part"] if n in trials]
     keys = trials[fields].map(str).agg("|".join, axis=1)
     return pd.Series(keys.to_numpy(), index=trials["run_id"].to_numpy(), name="cluster")
 

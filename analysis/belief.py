@@ -74,9 +74,3 @@ def mix(beliefs: Sequence[Belief], weights: Array) -> Belief:
     shares = np.concatenate([w * b.weights for w, b in zip(weights, beliefs, strict=True)])
     rest = ((b.centres, b.spreads, b.dfs) for b in beliefs)
     return Belief(shares, *(np.concatenate(parts) for parts in zip(*rest, strict=True)))
-
-
-def interval_score(low: float, high: float, value: float, level: float) -> float:
-    """Width plus a fine for what lies outside (Gneiting and Raftery 2007, equation 43)."""
-    outside = max(low - value, 0.0) + max(value - high, 0.0)
-    return high - low + 2 / (1 - level) * outside

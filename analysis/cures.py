@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.backtest import fold_of, read_landmarks_of
-from analysis.families import LR
+from analysis.families import LR, settings
 from analysis.features import FEATURES, LOGIT, Trace, read_features
 from analysis.landmark import filled
 from analysis.logistic import Logistic, fit_logistic
@@ -101,7 +101,7 @@ def twins_of(trials: pd.DataFrame, fix: str) -> pd.DataFrame:
     """
     told = trials.assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
     field = FIXES[fix]
-    fields = [n for n in told.columns if "." in n or n in ("seed", "steps", "batch_size", "size")]
+    fields = [*settings(told), "seed", "size"]
     same = [n for n in fields if n != field and told[n].map(repr).nunique() > 1]
     if field == LR:
         pairs = told.merge(told[[*same, LR, "final"]], on=same, suffixes=("", "_twin"))

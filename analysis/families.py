@@ -30,6 +30,15 @@ CONDITIONS: Final = MappingProxyType(
 """Config fields that limit what a forecast is about, and their names in its horizon."""
 
 
+PLAIN: Final = ("steps", "batch_size")
+"""Config fields without a dot in their path that change what a run does."""
+
+
+def settings(trials: pd.DataFrame) -> list[str]:
+    """The columns of a trials table that say what a run does: its config, but not the seed."""
+    return [name for name in trials.columns if "." in name or name in PLAIN]
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """The trials that share every factor's value."""

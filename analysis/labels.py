@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.families import LR
+from analysis.families import LR, settings
 
 UNSTABLE: Final = 0.40
 """Excess above which a run at more than the best learning rate is unstable: the primary label."""
@@ -33,8 +33,6 @@ SPIKE_SIGMAS: Final = 6.0
 SPIKY: Final = 0.01
 """Share of steps with a loss more than `SPIKE_SIGMAS` above the last `SPIKE_WINDOW`: spiky."""
 
-RUN_FIELDS: Final = ("seed", LR)
-"""Configuration fields that differ inside a group."""
 DRAWN: Final = "random-"
 """Parts of a bank that begin so hold configurations drawn at random, each in a group of its own:
 the search is the group, and its twin at a third of the learning rate says what the rate did."""
@@ -102,11 +100,7 @@ def _drawn(trials: pd.DataFrame) -> np.ndarray:
 
 def _groups(trials: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
     """Numbers the groups: one configuration but for seed and learning rate, or one search."""
-    fields = [
-        name
-        for name in trials.columns
-        if ("." in name or name in ("steps", "batch_size", "size")) and name not in RUN_FIELDS
-    ]
+    fields = [name for name in [*settings(trials), "size"] if name != LR]
     keys = trials[fields].map(str).agg("|".join, axis=1)
     if drawn.any():
         keys = keys.where(~drawn, trials["part"].astype(str) if "part" in trials else "")

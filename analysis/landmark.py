@@ -16,27 +16,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.features import LOGIT, Trace, read_features
+from analysis.features import FEATURES, LOGIT, Trace, read_features
 from analysis.forecast import Forecast, cannot_tell
 from analysis.logistic import Logistic, fit_logistic
 from analysis.readings import number
 
 LANDMARKS: Final = (0.03, 0.05, 0.075, 0.10, 0.15, 0.20, 0.30, 0.45, 0.60, 0.80)
 """Shares of all steps at which a fit answers first."""
-CHOSEN: Final = (
-    "logit",
-    "logit_rise",
-    "logit_slope",
-    "entropy",
-    "output",
-    "update",
-    "grad",
-    "loss",
-    "loss_rise",
-    "warm",
-    "rate",
-    "rate_size",
-)
+LEFT_OUT: Final = ("logit_projected", "log_z", "logits", "update_output")
+CHOSEN: Final = tuple(name for name in FEATURES if name not in LEFT_OUT)
 """Features that the model reads, chosen like the ridge by cross-validation on the `fit` split.
 
 `rate_size` is the prior from across scale: the critical learning rate falls as N to the -0.5.

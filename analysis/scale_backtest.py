@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.belief import interval_score
 from analysis.critical import SIGNAL
 from analysis.crossing import READ_WINDOW, critical_lr, excess_crossing
 from analysis.laws import FORMS, Estimate, Law, fit
 from analysis.scale_cells import cell_labels, origins, scored_cells
 from analysis.scale_forecasters import BEFORE, EXCESSES, Forecaster, critical_forecasters
+from analysis.scoring import interval_score
 from analysis.thresholds import ATTENTION_LOGIT
 
 ONLY_LR: Final = "learning rate only"
@@ -127,7 +127,7 @@ def _scored(estimate: Estimate, measured: float, level: float) -> dict[str, Any]
     if 0 < estimate.low <= estimate.high < math.inf:
         low, high = math.log10(estimate.low), math.log10(estimate.high)
         row["inside"] = low <= value <= high
-        row["interval_score"] = interval_score(low, high, value, level)
+        row["interval_score"] = float(interval_score(low, high, value, level))
     return row
 
 

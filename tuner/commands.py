@@ -1,7 +1,6 @@
 """What the commands do once their arguments are read: plan, run, print."""
 
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,31 +130,6 @@ def collect_command(directory: Path) -> int:
     print(f"{len(records.trials)} runs -> {directory / 'trials.parquet'}")
     print(f"{len(records.telemetry)} rows -> {directory / 'telemetry.parquet'}")
     return 0
-
-
-def report_command(directory: Path, *, checks: Iterable[str]) -> int:
-    """Writes the report, prints what it says, and hands it to MLflow."""
-    pairs = [_check(text) for text in checks]
-    records = analysis.load(directory)
-    page = analysis.write_report(directory, checks=pairs)
-    for prediction, check_dir in pairs:
-        verdict = analysis.verify(analysis.read_prediction(prediction), check_dir)
-        print(f"\n{verdict.status.upper()}: {verdict.sentence}")
-    _print_sensitivity(records.directory)
-    print(f"\nreport: {page}")
-    if (directory / "mlflow.json").exists():
-        message = sync(directory, artifacts=(page.parent,))
-        if message:
-            print(f"MLflow: {message}", file=sys.stderr)
-        print(f"MLflow page: {view_hint(directory)}")
-    return 0
-
-
-def _check(text: str) -> tuple[str, str]:
-    prediction, colon, directory = text.rpartition(":")
-    if not colon or not prediction or not directory:
-        raise ValueError(f"--check must look like PREDICTION.json:DIR, got {text!r}.")
-    return prediction, directory
 
 
 def sync_command(directory: Path, *, tracking_uri: str) -> int:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.belief import interval_score, mix, student
+from analysis.belief import mix, student
 
 
 def test_a_single_student_has_its_closed_form_quantiles():
@@ -30,8 +30,3 @@ def test_a_mixture_of_equals_scores_like_one():
     one = student(0, 1, 6)
     two = mix([one, one], np.array([0.5, 0.5]))
     assert two.crps(0.7) == pytest.approx(one.crps(0.7), rel=1e-6)
-
-
-def test_the_interval_score_fines_misses_by_distance():
-    assert interval_score(0, 1, 0.5, 0.9) == 1
-    assert interval_score(0, 1, 1.5, 0.9) == pytest.approx(1 + 20 * 0.5)
