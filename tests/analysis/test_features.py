@@ -41,12 +41,6 @@ def test_a_power_of_the_step_has_its_exponent_as_slope():
     assert found["output"] == pytest.approx(38 / 20)
 
 
-def test_no_row_beyond_the_prefix_matters():
-    whole, prefix = history(80), history(80).query("step < 30")
-    changed = whole.assign(loss=np.where(whole["step"] < 30, whole["loss"], np.nan))
-    assert features(changed.query("step < 30")) == features(prefix)
-
-
 def test_a_live_run_gives_what_its_file_gives():
     frame, live = history(), Trace()
     for row in frame.to_dict("records"):
@@ -71,7 +65,7 @@ def test_readings_that_are_no_numbers_are_left_out(bad):
 
 def test_constant_zero_and_single_readings_give_finite_numbers():
     frame = history(1)
-    assert all(np.isfinite(v) for k, v in features(frame).items() if k != "nothing")
+    assert np.isfinite(list(features(frame).values())).all()
     still = history(20).assign(max_attention_logit=0.0, loss=0.0, grad_norm=0.0)
     assert np.isfinite(list(features(still).values())).all()
 

@@ -103,3 +103,11 @@ def metrics(out):
         path.parent.name: re.sub(r'"seconds": [\d.e-]+', '"seconds": 0', path.read_text())
         for path in sorted(out.glob("runs/*/metrics.jsonl"))
     }
+
+
+def short(text: Path, steps: int, *, eval_every: int = 10, sequences: int = 16) -> tuple[str, ...]:
+    """Options of a sweep on a small text, validated often and cheaply."""
+    return (
+        "--set", f"steps={steps}", f"eval_every={eval_every}", "data.name=text",
+        f"data.path={text}", f"data.validation_sequences={sequences}",
+    )  # fmt: skip

@@ -1,50 +1,21 @@
 """`foretune export`: from a finished run to a file that gives its logits, or one sentence."""
 
 import json
-import os
 import re
-import shlex
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
-from ray import tune
-from short_runs import follow, small
+from exports import DIGITS, TEXT, foretune, told, train
 
 from models.export import load_model
 from models.reference_decoder import decode
-from tuner.checkpoint import MODEL_FILE, read_model
-from tuner.cli import main
-from tuner.execution import Execution
+from tuner.checkpoint import MODEL_FILE
 from tuner.exporting import compare, read_finished, trained_model
-from tuner.resolve import resolve
-from tuner.rundir import run_id, write_json
+from tuner.rundir import write_json
 from tuner.streams import open_stream
-from tuner.sweep import sweep
-from tuner.train import Training
 
 torch.set_num_threads(1)
-SHORT = {
-    "steps": 8,
-    "eval_every": 4,
-    "telemetry_every": 4,
-    "batch_size": 4,
-    "micro_batch_size": 4,
-    "schedule.warmup_steps": 2,
-}
-TEXT = {**SHORT, "model.depth": 1, "data.sequence_length": 16, "data.validation_sequences": 8}
-DIGITS = {**SHORT, "data.name": "digits", "model.image_size": 8}
-
-
-def foretune(capsys, line):
-    """Runs a command line; returns code, stdout and stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(shlex.split(line))
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return end.value.code, out, err
 
 
 def refused(capsys, line):
@@ -54,15 +25,6 @@ def refused(capsys, line):
     assert err.startswith("foretune: ")
     assert err.count("\n") == 1
     return err
-
-
-def train(out, preset, changes):
-    """Trains a run by the command; returns its folder."""
-    sets = " ".join(f"{name}={value}" for name, value in changes.items())
-    with pytest.raises(SystemExit) as end:
-        main(shlex.split(f"train {preset} --out '{out}' --device cpu --set {sets}"))
-    assert end.value.code == 0
-    return out / "runs" / run_id(resolve(preset, overrides=changes))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +42,6 @@ def trained(tmp_path_factory, text):
         return found[key]
 
     return get
-
-
-def told(out):
-    """The three losses and the logit difference that the command printed."""
-    losses = re.search(r"trained ([\d.]+) \(recorded ([\d.]+)\), read .* file ([\d.]+)", out)
-    difference = re.search(r"largest logit difference: (\S+) over ([\d,]+) predictions", out)
-    assert losses, out
-    assert difference, out
-    return [*map(float, losses.groups()), float(difference[1])]
 
 
 def compared(run_dir, path):
@@ -277,68 +230,3 @@ def test_changed_data_and_records_are_refused(capsys, tmp_path, text):
     del facts["config"]["quantization"]
     write_json(run_dir / "run.json", facts)
     assert "run.json must have the fields of this version" in refused(capsys, f"export '{run_dir}'")
-
-
-def test_train_keeps_the_weights_that_it_ended_with_and_nothing_else(tmp_path, text):
-    changes = {**TEXT, "data.name": "text", "data.path": str(text)}
-    run_dir = train(tmp_path, "lm-tiny", changes)
-    assert [path.name for path in (run_dir / "checkpoint").iterdir()] == [MODEL_FILE]
-    _, _, training = follow(resolve("lm-tiny", overrides=changes))
-    weights = read_model(run_dir / "checkpoint")
-    mine = training.model.state_dict()
-    assert weights.keys() == mine.keys()
-    assert all(torch.equal(weights[name], mine[name]) for name in mine)
-    values = sum(w.numel() for w in weights.values())
-    assert (run_dir / "checkpoint" / MODEL_FILE).stat().st_size < 4 * values + 10_000
-
-
-def test_a_train_killed_before_its_outcome_was_written_ends_the_same(tmp_path, text):
-    changes = {**TEXT, "data.name": "text", "data.path": str(text)}
-    run = resolve("lm-tiny", overrides=changes)
-    checkpoint = tmp_path / "runs" / run_id(run) / "checkpoint"
-    training = Training(run, lambda step, row: None, device="cpu")
-    training.advance()
-    training.save(checkpoint)
-    training.advance()
-    training.save_model(checkpoint)
-    mine = (checkpoint / MODEL_FILE).read_bytes()
-    train(tmp_path, "lm-tiny", changes)
-    assert [path.name for path in checkpoint.iterdir()] == [MODEL_FILE]
-    assert (checkpoint / MODEL_FILE).read_bytes() == mine
-
-
-@pytest.mark.parametrize("how", ["unfinished", "stopped", "diverged"])
-def test_only_a_finished_run_has_final_weights(text, tmp_path, how):
-    training = Training(small(text), lambda step, row: None, device="cpu")
-    training.advance()
-    if how != "unfinished":
-        training.end(how, "")
-    with pytest.raises(AssertionError, match=how):
-        training.save_model(tmp_path / "checkpoint")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_train_that_diverged_keeps_no_weights(tmp_path, text):
-    changes = {**TEXT, "data.name": "text", "data.path": str(text), "optimizer.epsilon": 0.0}
-    run_dir = train(tmp_path, "lm-tiny", changes)
-    assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "diverged"
-    assert not (run_dir / "checkpoint" / MODEL_FILE).exists()
-
-
-def test_a_sweep_keeps_finished_models_where_it_is_asked_to(capsys, tmp_path, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    space = {"optimizer.epsilon": tune.grid_search([1e-8, 0.0]), "model.size": 16}
-    overrides = {**TEXT, "data.name": "text", "data.path": os.__file__}
-    overrides = {**overrides, "quantizer": "ternary-mean"}
-    execution = Execution(keep_models=True, max_concurrent=1)
-    result = sweep(space, out=tmp_path / "kept", overrides=overrides, execution=execution)
-    assert dict(result.outcomes) == {"finished": 1, "diverged": 1}
-    for path in (result.directory / "runs").iterdir():
-        outcome = json.loads((path / "outcome.json").read_text())["outcome"]
-        assert (path / "checkpoint" / MODEL_FILE).exists() == (outcome == "finished")
-        if outcome == "finished":
-            code, out, _ = foretune(capsys, f"export '{path}'")
-            assert (code, told(out)[3]) == (0, 0.0)
-    kept = json.loads((result.directory / "sweep.json").read_text())["execution"]
-    assert kept["keep_models"] is True
-    assert Execution(**kept) == replace(execution, tracking_uri=kept["tracking_uri"])

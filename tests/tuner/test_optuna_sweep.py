@@ -12,6 +12,7 @@ from processes import (
     kill,
     metrics,
     outcomes,
+    short,
     start,
     unfinished_with_checkpoint,
     wait_for,
@@ -34,10 +35,7 @@ SEARCH = (
 
 @pytest.fixture(scope="module")
 def settings(text):
-    return (
-        "--set", f"steps={STEPS}", "eval_every=10", "data.name=text", f"data.path={text}",
-        "data.validation_sequences=16",
-    )  # fmt: skip
+    return short(text, STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from ray import tune
+from small_grid import GRID, STEPS, plan
 
 from models import TransformerConfig
 from search_spaces import SPACES
@@ -12,17 +13,6 @@ from tuner.plan import Plan, label_runs
 from tuner.presets import lm_tiny
 from tuner.rundir import run_id
 from tuner.spaces import narrow
-
-STEPS = {"steps": 20}
-GRID = {
-    "optimizer.lr": tune.grid_search([1e-2, 3e-2, 1e-1]),
-    "model.qk_norm": tune.grid_search([False, True]),
-    "model.size": tune.grid_search([16]),
-}
-
-
-def plan(space, **how):
-    return Plan(space, **how).runs()
 
 
 def ids(runs):

@@ -11,6 +11,7 @@ from processes import (
     kill,
     metrics,
     outcomes,
+    short,
     start,
     unfinished_with_checkpoint,
     wait_for,
@@ -29,10 +30,7 @@ STEPS = 400
 
 @pytest.fixture(scope="module")
 def settings(text):
-    return (
-        "--set", f"steps={STEPS}", "eval_every=10", "data.name=text", f"data.path={text}",
-        "data.validation_sequences=16",
-    )  # fmt: skip
+    return short(text, STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,10 @@
 
 import pytest
 from ray import tune
+from small_grid import GRID, STEPS, plan
 
 from search_spaces import SPACES
-from tuner.plan import Plan
 from tuner.spaces import describe_space, named_preset, named_space, narrow
-
-STEPS = {"steps": 20}
-GRID = {
-    "optimizer.lr": tune.grid_search([1e-2, 3e-2, 1e-1]),
-    "model.qk_norm": tune.grid_search([False, True]),
-    "model.size": tune.grid_search([16]),
-}
-
-
-def plan(space, **how):
-    return Plan(space, **how).runs()
 
 
 def test_narrow_replaces_sizes_and_grids_and_leaves_the_space_alone():

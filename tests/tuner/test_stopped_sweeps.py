@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 import torch
 from mlflow_sweeps import children, store
-from processes import finish, kill, metrics, outcomes, start, unfinished_with_checkpoint, wait_for
+from processes import (
+    finish,
+    kill,
+    metrics,
+    outcomes,
+    short,
+    start,
+    unfinished_with_checkpoint,
+    wait_for,
+)
 from ray import tune
 
 from analysis import critical_table, load, sensitivity_table
@@ -34,9 +43,9 @@ def decisions(out):
 
 def test_a_killed_sweep_stops_the_same_runs_at_the_same_steps(text, tmp_path):
     settings = (
-        "--set", f"steps={STEPS}", "eval_every=20", "data.name=text", f"data.path={text}",
-        "data.validation_sequences=8", "--seeds", "2", "--drop", "model.qk_norm",
-    )  # fmt: skip
+        *short(text, STEPS, eval_every=20, sequences=8),
+        *("--seeds", "2", "--drop", "model.qk_norm"),
+    )
     told = finish(start(*SWEEP, *settings, cwd=tmp_path))
     whole = decisions(tmp_path / "sweep")
     stopped = sum(outcome == "stopped" for outcome, *_ in whole.values())
