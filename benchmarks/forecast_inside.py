@@ -1,7 +1,5 @@
 """The part of `benchmarks/forecast.py` about single runs: ranking, calibration, stopping, cures."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,25 +12,17 @@ from analysis.backtest import (
     clusters_of,
     context_of,
     gain,
-    histories,
     replay,
-    running_scores,
     score_table,
     with_sweep_loss,
 )
 from analysis.bank import Bank
 from analysis.baselines import BASELINES
 from analysis.configuration import Configuration
-from analysis.conformal import first_crossing
-from analysis.cures import FIXES, Cure, read_cures, twins_of
-from analysis.features import Trace
 from analysis.labels import LEVELS, UNSTABLE, label_runs
 from analysis.landmark import Landmarks, read_landmarks
-from analysis.replay import REPLAYS
-from analysis.savings import savings, savings_table
-from analysis.scoring import auroc, expected_calibration_error, precision_recall
+from analysis.scoring import auroc, expected_calibration_error
 from analysis.splits import SPLITS, split_runs
-from analysis.stopping import FALSE_STOPS, threshold_of
 from analysis.uncertainty import clustered_proportion
 
 OURS, CONFIGURATION = "foretune", "configuration"
@@ -82,6 +72,16 @@ def scored(bank: Bank) -> Scored:
         model=read_landmarks(),
         drawn=_drawn(bank.trials[bank.trials["part"].str.startswith("random")]),
     )
+
+
+def _drawn(trials: pd.DataFrame) -> set[str]:
+    """The run of each trio that the search drew: at its rate, with the third's qk-layernorm."""
+    drawn: set[str] = set()
+    for _, trio in trials.groupby(["part", "seed"]):
+        rate, norm = trio["optimizer.lr"], trio["model.qk_norm"].astype(bool)
+        third = norm[rate < rate.max()]
+        drawn |= set(trio.loc[rate.eq(rate.max()) & norm.eq(bool(third.iloc[0])), "run_id"])
+    return drawn
 
 
 def configuration_of(found: Scored) -> Configuration:
@@ -180,153 +180,6 @@ def levels(record: Record, bank: Bank, found: Scored, forecasts: pd.DataFrame) -
         }
         shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         record.say(f"  e > {level:.2f} ({int(told.sum())} unstable): {shown}")
-
-
-def stop_steps(found: Scored, threshold: float) -> pd.Series:
-    """Returns the step at which ours stops each run, NaN for never."""
-    steps = {}
-    for trial, history in histories(found.trials, found.telemetry):
-        scores = running_scores(found.model, history, context_of(trial)).dropna()
-        steps[trial["run_id"]] = first_crossing(
-            scores.index.to_numpy(), scores.to_numpy(), threshold
-        )
-    return pd.Series(steps, dtype=float)
-
-
-def runs_of(found: Scored, stops: pd.Series) -> pd.DataFrame:
-    """Returns the frame that `savings` takes, indexed by run_id."""
-    trials = found.trials.set_index("run_id")
-    return pd.DataFrame(
-        {
-            "total_steps": trials["last_step"],
-            "stop_step": stops,
-            "unstable": found.labels["unstable"],
-            "healthy": found.labels["healthy"],
-            "final": np.fmin(trials["final_val_loss"], trials["reference_loss"]),
-            "cluster": found.clusters,
-            "group": trials["part"],
-            "split": found.splits,
-        }
-    )
-
-
-def stopping(record: Record, found: Scored) -> pd.DataFrame:
-    """Prints what stopping by ours saves and costs; returns a row per run."""
-    threshold = threshold_of(found.model, FALSE_STOPS)
-    runs = runs_of(found, stop_steps(found, threshold))
-    held_out = runs[runs["split"] != "fit"]
-    record.say(f"\nSTOPPING at the threshold for {FALSE_STOPS:.0%} false stops ({threshold:.3f})")
-    rows = []
-    for split in [*SPLITS, "all held out"]:
-        part = held_out if split == "all held out" else runs[runs["split"] == split]
-        result = savings(part, draws=300)
-        rows.append(
-            {
-                "split": split,
-                "unstable": int(part["unstable"].sum()),
-                "healthy": int(part["healthy"].sum()),
-                "caught": result.caught.k,
-                "saved of unstable": f"{result.saved_unstable.value:.0%}",
-                "false stops": f"{result.false_stops.k}/{result.false_stops.n}",
-                "at most (95 %)": f"{result.false_stops.high:.1%}",
-                "lead": f"{result.lead:.0%}",
-            }
-        )
-    record.say(pd.DataFrame(rows).to_string(index=False))
-    pooled = savings(held_out, draws=300)
-    high = pooled.false_stops.high
-    record.claim(
-        f"pooled false stops {pooled.false_stops.k}/{pooled.false_stops.n}, upper 95 % bound "
-        f"{high:.1%} <= {MAX_FALSE_STOPS:.0%}",
-        high <= MAX_FALSE_STOPS,
-    )
-    saved = pooled.saved_unstable.value
-    record.claim(f"steps of unstable runs saved {saved:.0%} >= {MIN_SAVED:.0%}", saved >= MIN_SAVED)
-    return runs
-
-
-def searches(record: Record, found: Scored, runs: pd.DataFrame) -> None:
-    """Prints ours beside and together with the usual rules on the three random searches."""
-    drawn = found.trials[found.trials["run_id"].isin(found.drawn)]
-    info = drawn.assign(group=drawn["part"], total_steps=drawn["last_step"])
-    curves = found.telemetry[found.telemetry["run_id"].isin(drawn["run_id"])]
-    curves = curves.assign(
-        smooth=curves.groupby("run_id", observed=True)["loss"].transform(_smooth)
-    )
-    ours = runs.loc[drawn["run_id"]]
-    table: dict[str, pd.DataFrame] = {"forecast": ours}
-    for name, rule in REPLAYS.items():
-        stops = rule(curves, info, loss="smooth")
-        alone = ours.assign(stop_step=stops.loc[ours.index])
-        table[name] = alone
-        both = np.fmin(alone["stop_step"], ours["stop_step"])
-        table[f"forecast + {name}"] = ours.assign(stop_step=both)
-    shown = savings_table(table)[["saved", "saved_unstable", "regret", "winners_stopped"]]
-    record.say(
-        f"\nRANDOM SEARCHES ({len(drawn)} runs of 3 searches): each rule alone and with ours"
-    )
-    record.say(shown.round(3).to_string())
-
-
-def _smooth(loss: pd.Series) -> pd.Series:
-    return loss.rolling(10, min_periods=1).mean()
-
-
-def _drawn(trials: pd.DataFrame) -> set[str]:
-    """The run of each trio that the search drew: at its rate, with the third's qk-layernorm."""
-    drawn: set[str] = set()
-    for _, trio in trials.groupby(["part", "seed"]):
-        rate, norm = trio["optimizer.lr"], trio["model.qk_norm"].astype(bool)
-        third = norm[rate < rate.max()]
-        drawn |= set(trio.loc[rate.eq(rate.max()) & norm.eq(bool(third.iloc[0])), "run_id"])
-    return drawn
-
-
-def cures(record: Record, found: Scored) -> None:
-    """Prints how well each fix's worth is told from the first tenth of the unfixed run."""
-    record.say("\nCAUSE: is a fix worth more than 0.1 nats, told from the first 10 % of the steps?")
-    known = {cure.fix: cure for cure in read_cures()}
-    telemetry = dict(tuple(found.telemetry.groupby("run_id", observed=True)))
-    split, clusters = split_runs(found.everything), clusters_of(found.everything)
-    for fix in FIXES:
-        for name in ("random", "size 4x", "intervention", "text", "architecture", "number format"):
-            # A twin needs no label of its own, so searches count whole.
-            twins = twins_of(found.everything[split.eq(name)], fix)
-            if len(twins):
-                _say_cure(record, known[fix], twins, telemetry, clusters, name)
-
-
-def _say_cure(
-    record: Record,
-    cure: Cure,
-    twins: pd.DataFrame,
-    telemetry: Mapping[str, pd.DataFrame],
-    clusters: pd.Series,
-    split: str,
-) -> None:
-    flagged = []
-    for trial in twins.to_dict("records"):
-        history = telemetry[trial["run_id"]]
-        seen = history[history["step"] < 0.1 * trial["steps"]]
-        flagged.append(cure.judge(Trace.of(seen), context_of(trial)).worth)
-    worth = (twins["benefit"] > 0.1).to_numpy()
-    precision, recall = precision_recall(
-        np.array(flagged), worth, clusters=clusters.loc[twins["run_id"]]
-    )
-    benefit = twins["benefit"].to_numpy()
-    told = np.array(flagged, bool)
-    means = [benefit[mask].mean() if mask.any() else math.nan for mask in (told, ~told)]
-    text = (
-        f"{cure.fix}, {split}: precision {precision.k}/{precision.n} = {precision.value:.2f} "
-        f"({precision.low:.2f}-{precision.high:.2f}), recall {recall.k}/{recall.n} = "
-        f"{recall.value:.2f} ({recall.low:.2f}-{recall.high:.2f}), {len(twins)} twins; mean "
-        f"benefit {means[0]:.2f} nats where flagged, {means[1]:.2f} where not"
-    )
-    if cure.fix == "qk-layernorm" and split == "random" and len(twins) >= MIN_TWINS:
-        good = precision.value >= MIN_PRECISION and recall.value >= MIN_RECALL
-        record.claim(f"{text} (bounds {MIN_PRECISION}, {MIN_RECALL})", good)
-    else:
-        record.say(f"  {text}")
 
 
 def healthy_counts(record: Record, found: Scored) -> None:

@@ -7,20 +7,14 @@ from peers import PEERS, StabilityGuardSpike, TrainscopeCrossing, TrainscopeCusu
 from predictor_cases import CONTEXT, healthy
 
 HISTORIES = predictor_cases.broken_histories()
-PACKAGES = ("trainscope", "stabilityguard")
-installed = pytest.mark.skipif(
-    any(map(absence, PACKAGES)), reason="the extra bench is not installed"
-)
 
 
 def test_what_is_not_installed_says_how_to_get_it():
     assert "pip install" in absence("no_such_package_anywhere")
-    for peer in PEERS.values():
-        forecast = peer(healthy(), CONTEXT)
-        assert forecast.status == "ok" or "pip install" in forecast.status
+    for package in ("trainscope", "stabilityguard"):
+        assert absence(package) == ""  # Both belong to the tests' own environment.
 
 
-@installed
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES.keys())
 @pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS.keys())
 def test_every_history_gets_an_answer(peer, history):
@@ -29,7 +23,6 @@ def test_every_history_gets_an_answer(peer, history):
     assert math.isnan(forecast.probability) == (forecast.status != "ok")
 
 
-@installed
 def test_a_falling_loss_is_no_alarm_and_a_rising_one_is():
     falling = healthy(200)
     assert TrainscopeCusum()(falling, CONTEXT).probability == 0
@@ -37,7 +30,6 @@ def test_a_falling_loss_is_no_alarm_and_a_rising_one_is():
     assert TrainscopeCusum()(rising, CONTEXT).probability >= 0.5
 
 
-@installed
 def test_a_rising_gradient_norm_is_crossed_and_a_jump_is_a_spike():
     calm = healthy(200)
     jump = calm.assign(grad_norm=calm["grad_norm"] * np.where(calm["step"] > 150, 30, 1))
