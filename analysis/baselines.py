@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.baselines_loss import LearningCurve, LossAgainstSweep, LossSlope
 from analysis.families import LR
 from analysis.forecast import Forecast, Predictor, cannot_tell
-from analysis.readings import LARGEST, level, number, rank, readings, squashed
+from analysis.readings import LARGEST, level, number, rank, readings, squashed, z_against_before
 
 CONTEXT_LENGTH: Final = "data.sequence_length"
 
@@ -156,19 +156,6 @@ class SkipStep:
             return cannot_tell(f"fewer than {least + 1} losses and gradient norms")
         count = sum(skipped.values())
         return rank(count / len(skipped), f"{count} of {len(skipped)} steps would be skipped")
-
-
-def z_against_before(values: np.ndarray, *, window: int, least: int) -> np.ndarray:
-    """Returns (x - mean) / std of up to `window` values before each, from the `least`-th on.
-
-    Empty where there are no more than `least`; LARGEST above a constant past, 0 at its height.
-    """
-    before = pd.Series(values, dtype=float).shift(1).rolling(window, min_periods=least)
-    above = (values - before.mean().to_numpy(float))[least:]
-    spread = before.std().to_numpy(float)[least:]
-    with np.errstate(over="ignore"):
-        z = np.divide(above, spread, out=np.sign(above) * LARGEST, where=spread > 0)
-    return np.clip(z, -LARGEST, LARGEST)
 
 
 BASELINES: Final[Mapping[str, Predictor]] = MappingProxyType(

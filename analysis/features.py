@@ -12,19 +12,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.readings import number
+from analysis.readings import FEW, LARGEST, SMOOTHING, number
 
 LOGIT: Final = "max_attention_logit"
 WATCHED: Final = ("loss", "grad_norm", LOGIT, "attention_entropy", "log_z_mean", "logits_rms")
 """Columns that have one name."""
 FAMILIES: Final = ("output_norm_rms_layer", "update_rms_", "param_rms_")
 """Columns that come one a layer or parameter kind, by how they begin."""
-NEWEST: Final = 3
-"""Readings whose mean is the level now: one batch's maximum is noisy."""
-SMOOTH: Final = 10
-"""Steps of the moving mean of the training loss."""
-LARGEST: Final = 1e30
-"""A reading beyond this is no number of a run that goes on."""
 LARGEST_LOG: Final = 8.0
 """A projected log10 logit is cut here: slopes of two readings can say anything."""
 
@@ -57,7 +51,7 @@ class Trace:
     def __init__(self) -> None:
         self.series: dict[str, tuple[list[int], list[float]]] = {}
         self.loss_now = math.nan
-        """Mean of the last `SMOOTH` losses."""
+        """Mean of the last `SMOOTHING` losses."""
         self.loss_least = math.inf
         """The least that it has been; kept up row by row, so that long runs cost no more."""
 
@@ -76,7 +70,7 @@ class Trace:
                 trace.series[name] = (steps[kept].tolist(), values[kept].tolist())
         loss = trace.values("loss")
         for end in range(1, len(loss) + 1):
-            trace._smooth(loss[max(end - SMOOTH, 0) : end])
+            trace._smooth(loss[max(end - SMOOTHING, 0) : end])
         return trace
 
     def append(self, step: int, row: Mapping[str, float]) -> None:
@@ -88,7 +82,7 @@ class Trace:
                 steps.append(step)
                 values.append(value)
                 if name == "loss":
-                    self._smooth(values[-SMOOTH:])
+                    self._smooth(values[-SMOOTHING:])
 
     def _smooth(self, newest: list[float]) -> None:
         self.loss_now = math.fsum(newest) / len(newest)
@@ -134,7 +128,7 @@ def read_features(trace: Trace, context: Mapping[str, Any]) -> dict[str, float]:
         "entropy": _share(trace.values("attention_entropy")),
         "output": _output(trace),
         "log_z": _change(trace.values("log_z_mean")),
-        "logits": _newest(_logs(trace.values("logits_rms")[-NEWEST:])),
+        "logits": _newest(_logs(trace.values("logits_rms")[-FEW:])),
         "update": update,
         "update_output": update + 0.5 * size,
         "grad": _growth(trace.values("grad_norm")),
@@ -200,7 +194,7 @@ def _logs(values: list[float]) -> list[float]:
 
 
 def _newest(values: list[float]) -> float:
-    tail = values[-NEWEST:]
+    tail = values[-FEW:]
     return sum(tail) / len(tail) if tail else math.nan
 
 
@@ -210,7 +204,7 @@ def _change(values: list[float]) -> float:
 
 def _growth(values: list[float]) -> float:
     """log10 of the level now over the first reading."""
-    return _newest(_logs(values[-NEWEST:])) - _logs(values[:1])[0] if values else math.nan
+    return _newest(_logs(values[-FEW:])) - _logs(values[:1])[0] if values else math.nan
 
 
 def _share(values: list[float]) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.families import LR, settings
+from analysis.readings import SMOOTHING, z_against_before
 
 UNSTABLE: Final = 0.40
 """Excess above which a run at more than the best learning rate is unstable: the primary label."""
@@ -26,8 +27,6 @@ LEVELS: Final = (0.10, 0.20, 0.30, 0.40, 0.50)
 """Excesses at which every headline is repeated."""
 LAST: Final = 0.2
 """Share of the steps over which a collapsed run's smoothed loss is at the reference or above."""
-SMOOTHING: Final = 10
-"""Steps of the moving mean that smooths the training loss."""
 SPIKE_WINDOW: Final = 128
 SPIKE_SIGMAS: Final = 6.0
 SPIKY: Final = 0.01
@@ -160,5 +159,6 @@ def spike_score(loss: pd.Series) -> float:
 
     From the 64th step on, as OLMo-core's monitors do (Groeneveld et al. 2024).
     """
-    before = loss.shift(1).rolling(SPIKE_WINDOW, min_periods=SPIKE_WINDOW // 2)
-    return float((loss > before.mean() + SPIKE_SIGMAS * before.std()).mean()) if len(loss) else 0.0
+    values = loss.to_numpy(float)
+    z = z_against_before(values, window=SPIKE_WINDOW, least=SPIKE_WINDOW // 2)
+    return float((z > SPIKE_SIGMAS).sum() / len(values)) if len(values) else 0.0

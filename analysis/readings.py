@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.forecast import Forecast
-from analysis.labels import SMOOTHING
 
 LARGEST: Final = 1e30
 """Stands for infinity; its square is still a number."""
+SMOOTHING: Final = 10
+"""Steps of the moving mean that smooths a training loss."""
 FEW: Final = 3
 """Readings that are taken together as what a signal is now."""
 
@@ -74,3 +75,16 @@ def squashed(score: float, scale: float) -> float:
 def rank(probability: float, reason: str) -> Forecast:
     """Returns the forecast of a baseline that only ranks: the order means something, no step."""
     return Forecast(float(probability), math.nan, reason)
+
+
+def z_against_before(values: np.ndarray, *, window: int, least: int) -> np.ndarray:
+    """Returns (x - mean) / std of up to `window` values before each, from the `least`-th on.
+
+    Empty where there are no more than `least`; LARGEST above a constant past, 0 at its height.
+    """
+    before = pd.Series(values, dtype=float).shift(1).rolling(window, min_periods=least)
+    above = (values - before.mean().to_numpy(float))[least:]
+    spread = before.std().to_numpy(float)[least:]
+    with np.errstate(over="ignore"):
+        z = np.divide(above, spread, out=np.sign(above) * LARGEST, where=spread > 0)
+    return np.clip(z, -LARGEST, LARGEST)

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from analysis.uncertainty import (
     Clusters,
@@ -33,7 +32,6 @@ __all__ = [
     "brier",
     "clustered_proportion",
     "coverage",
-    "crps_normal",
     "expected_calibration_error",
     "interval_score",
     "on_rows",
@@ -134,22 +132,6 @@ def interval_score(low: Any, high: Any, truth: Any, level: float) -> np.ndarray:
     low, high, truth = _intervals(low, high, truth)
     outside = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
     return high - low + 2 / (1 - check_level(level)) * outside
-
-
-def crps_normal(mean: Any, sd: Any, truth: Any) -> np.ndarray:
-    """Returns the continuous ranked probability score of each normal forecast, 0 best.
-
-    In the truth's unit (Gneiting and Raftery 2007, eq. 21 with its sign turned); at sd 0 it is the
-    absolute error. NaN where mean or sd is NaN.
-    """
-    mean, sd, truth = (np.asarray(x, float) for x in (mean, sd, truth))
-    if (sd < 0).any():
-        raise ValueError(f"sd must be 0 or more, got {np.nanmin(sd):g}.")
-    error = np.asarray(truth - mean, float)
-    z = np.divide(error, sd, out=np.zeros(np.broadcast_shapes(error.shape, sd.shape)), where=sd > 0)
-    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    spread = sd * (z * (2 * special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
-    return np.where(sd == 0, np.abs(error), spread)
 
 
 def coverage(

@@ -12,7 +12,6 @@ from analysis.scoring import (
     brier,
     clustered_proportion,
     coverage,
-    crps_normal,
     expected_calibration_error,
     interval_score,
     on_rows,
@@ -256,21 +255,6 @@ def test_the_true_quantiles_have_the_lowest_interval_score():
     for shifts in [(-0.5, 0), (0.5, 0), (0, 0.5), (0, -0.5), (-1, 1), (1, 1)]:
         assert mean_score(*shifts) > best
     assert interval_score(0, 1, [0.5, 1.5, -0.5], 0.9) == pytest.approx([1, 11, 11])
-
-
-@pytest.mark.parametrize("truth", [-1.3, 0.4, 9.0])
-def test_crps_is_its_integral(truth):
-    grid = np.linspace(-30, 40, 700_001)
-    below = stats.norm(0.5, 2).cdf(grid)
-    integral = np.trapezoid((below - (grid >= truth)) ** 2, grid)
-    assert crps_normal(0.5, 2, truth) == pytest.approx(integral, abs=1e-4)
-
-
-def test_crps_at_the_ends():
-    assert crps_normal([1.0, 1.0], [0.0, math.nan], [3.0, 3.0])[0] == 2.0
-    assert math.isnan(crps_normal(1.0, math.nan, 3.0))
-    with pytest.raises(ValueError, match="sd must be 0 or more, got -1"):
-        crps_normal(0.0, -1.0, 0.0)
 
 
 def test_coverage_counts_the_intervals_that_were_told():
