@@ -20,6 +20,7 @@ import forecast_stopping as decisions
 import pandas as pd
 import torch
 from forecast_scale import across_scale, held_out_laws
+from peers import PEERS
 from record import Record
 
 from analysis.bank import Bank, read_bank
@@ -71,6 +72,7 @@ def main() -> int:
     curves = stop_curves(record, found, runs)
     decisions.searches(record, found, runs)
     decisions.cures(record, found)
+    decisions.other_fixes(record, found)
     cost(record, found)
     rerun(record, bank)
     if arguments.figures:
@@ -87,6 +89,7 @@ def stop_curves(
         inside.OURS: found.model,
         inside.CONFIGURATION: inside.configuration_of(found),
         **BASELINES,
+        **PEERS,
     }
     scores = looks_at(held_out, found.telemetry, predictors)
     curves = {name: stop_curve(scores[name], runs) for name in predictors}

@@ -29,8 +29,6 @@ OURS, CONFIGURATION = "foretune", "configuration"
 SIZES = ("size 2x", "size 4x", "size 16x")
 UNSEEN = ("intervention", "text", "architecture", "random")
 SIZES_AUROC, UNSEEN_AUROC, MAX_ECE = 0.98, 0.95, 0.05
-MAX_FALSE_STOPS, MIN_SAVED = 0.05, 0.60
-MIN_PRECISION, MIN_RECALL, MIN_TWINS = 0.95, 0.85, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,11 +23,16 @@ from analysis.savings import savings, savings_table
 from analysis.scoring import precision_recall
 from analysis.splits import SPLITS, split_runs
 from analysis.stopping import FALSE_STOPS, threshold_of
+from search_spaces.bank import SWITCHES
 
-OURS, CONFIGURATION = "foretune", "configuration"
-SIZES = ("size 2x", "size 4x", "size 16x")
-UNSEEN = ("intervention", "text", "architecture", "random")
-SIZES_AUROC, UNSEEN_AUROC, MAX_ECE = 0.98, 0.95, 0.05
+FIXABLE = (
+    "schedule.warmup_steps",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "optimizer.epsilon",
+    "loss.z_loss",
+)
+"""Switches that leave the budget and the model's size alone."""
 MAX_FALSE_STOPS, MIN_SAVED = 0.05, 0.60
 MIN_PRECISION, MIN_RECALL, MIN_TWINS = 0.95, 0.85, 100
 
@@ -165,3 +170,22 @@ def _say_cure(
         record.claim(f"{text} (bounds {MIN_PRECISION}, {MIN_RECALL})", good)
     else:
         record.say(f"  {text}")
+
+
+def other_fixes(record: Record, found: Scored) -> None:
+    """Prints what every other switch was worth against the preset at the same size and rate."""
+    trials = found.everything
+    plain = trials["model.qk_norm"].eq(False) & trials["seed"].eq(0) & trials["steps"].eq(300)
+    told = trials[plain].assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
+    cell = ["size", "optimizer.lr"]
+    preset = told[told["part"].eq("core")].set_index(cell)["final"]
+    record.say("\nother switches without qk-layernorm (one seed): nats that each was worth")
+    for field, values in SWITCHES.items():
+        for value in values if field in FIXABLE else ():
+            own = told[told["part"].eq("switches") & np.isclose(told[field].astype(float), value)]
+            worth = preset.loc[list(zip(own["size"], own["optimizer.lr"], strict=True))].to_numpy()
+            benefit = worth - own["final"].to_numpy()
+            record.say(
+                f"  {field} {value:g}: mean {benefit.mean():+.3f}, more than 0.1 in "
+                f"{int((benefit > 0.1).sum())} of {len(benefit)} cells, at most {benefit.max():.2f}"
+            )
