@@ -4,6 +4,7 @@ from models.convnet import ConvNet, ConvNetConfig
 from models.counts import Counts, count_module
 from models.ladder import at_size, count, has_ladder, size_of
 from models.layers import Tap
+from models.parametrize import Parametrization, Rule, parametrize
 from models.torchvision_nets import TorchvisionConfig, TorchvisionNet
 from models.transformer import Transformer, TransformerConfig
 from models.vit import ViT, ViTConfig
@@ -21,6 +22,8 @@ __all__ = [
     "ConvNet",
     "ConvNetConfig",
     "Counts",
+    "Parametrization",
+    "Rule",
     "Tap",
     "TorchvisionConfig",
     "TorchvisionNet",
@@ -32,5 +35,6 @@ __all__ = [
     "count",
     "count_module",
     "has_ladder",
+    "parametrize",
     "size_of",
 ]

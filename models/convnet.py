@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fields import check_whole, nearest_multiples
+from models.initial import truncated_normal_
 from models.layers import Linear, Tap
-from models.parametrize import truncated_normal_
 
 GROUP = 8
 """Channels that GroupNorm normalises together; kept over the ladder, as head_dim is."""

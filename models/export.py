@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from models.block import Block
 from models.export_size import ExportSize
 from models.gguf_file import load_gguf, save_gguf
+from models.layers import Tap
 from models.quantize import Quantization
 from models.ternary_file import load_ternary, save_ternary
 from models.ternary_model import Buildable
@@ -49,6 +52,7 @@ def export_model(
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
+    _check_scales(model, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     sentences: tuple[str, ...] = ()
     if format == "gguf":
@@ -73,6 +77,28 @@ def export_model(
             facts=facts,
         )
     return Exported(path=path, size=size, sentences=sentences)
+
+
+def _check_scales(model: nn.Module, config: Buildable) -> None:
+    """A file has weights and config; factors that a parametrization set would be lost."""
+    with torch.device("meta"):
+        built = _scales(config.build())
+    for name, value in _scales(model).items():
+        if name in built and built[name] != value:
+            raise ValueError(
+                f"export needs a model with the factors that its config builds, got {name} "
+                f"{value:.6g} instead of {built[name]:.6g}; train without parametrization."
+                f"base_depth, and with model.attention_scale=linear where parametrization.name="
+                f"mup-full is wanted."
+            )
+
+
+def _scales(model: nn.Module) -> dict[str, float]:
+    taps = {n: m for n, m in model.named_modules() if isinstance(m, Tap)}
+    blocks = {n: m for n, m in model.named_modules() if isinstance(m, Block)}
+    return {f"{n}.scale": m.scale for n, m in taps.items()} | {
+        f"{n}.branch_scale": m.branch_scale for n, m in blocks.items()
+    }
 
 
 def load_model(path: Path, config: Buildable | None = None) -> nn.Module:

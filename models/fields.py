@@ -4,27 +4,50 @@ import math
 from collections.abc import Iterable
 
 
-def check_whole(config: object, names: Iterable[str]) -> None:
-    """Raises ValueError unless each named field is a whole number from 1 up."""
+def check_whole(
+    config: object, names: Iterable[str], *, group: str = "model", low: int = 1
+) -> None:
+    """Raises ValueError unless each named field is a whole number from low up."""
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"model.{name} must be a whole number from 1 up, got {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"{group}.{name} must be a whole number from {low} up, got {value!r}.")
 
 
-def check_flag(config: object, name: str) -> None:
-    """Raises ValueError unless the named field is True or False."""
-    value = getattr(config, name)
-    if not isinstance(value, bool):
-        raise ValueError(f"model.{name} must be True or False, got {value!r}.")
+def check_one_of(config: object, name: str, names: Iterable[str]) -> None:
+    """Raises ValueError unless the named field is one of the names."""
+    names, value = list(names), getattr(config, name)
+    if value not in names:
+        raise ValueError(f"model.{name} must be one of {', '.join(names)}, got {value!r}.")
+
+
+def check_flags(config: object, names: Iterable[str]) -> None:
+    """Raises ValueError unless each named field is True or False."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"model.{name} must be True or False, got {value!r}.")
 
 
 def check_positive(config: object, name: str) -> None:
     """Raises ValueError unless the named field is a finite number above 0."""
     value = getattr(config, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
+    if not _is_finite(value) or value <= 0:
         raise ValueError(f"model.{name} must be a finite number above 0, got {value!r}.")
+
+
+def check_from_zero(config: object, names: Iterable[str]) -> None:
+    """Raises ValueError unless each named field is a finite number from 0 up."""
+    for name in names:
+        value = getattr(config, name)
+        if not _is_finite(value) or value < 0:
+            raise ValueError(
+                f"model.{name} must be a finite number from 0 up, got {value!r}; 0 is off."
+            )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def nearest(noun: str, values: Iterable[int]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from models.convnet import ConvNetConfig
 from models.counts import BYTES_PER_PARAMETER, Counts, count_traced
-from models.fields import nearest
+from models.fields import check_heads, nearest
 from models.torchvision_nets import TorchvisionConfig
 from models.transformer import TransformerConfig
 from models.vit import ViTConfig
@@ -40,8 +40,9 @@ def has_ladder(config: object) -> bool:
 def at_size(config: Config, size: int) -> Config:
     """Returns the config at a rung of its ladder, all else kept.
 
-    The dial is the width; for torchvision's models the width multiplier in percent. Raises
-    ValueError where there is no such rung (naming the nearest) or no ladder.
+    The dial is the width; for transformers, `model.ladder` says what it moves; for torchvision's
+    models it is the width multiplier in percent. Raises ValueError where there is no such rung
+    (naming the nearest) or no ladder.
     """
     return _ladder(config).at_size(config, size)
 
@@ -85,7 +86,9 @@ def _other(config: object, size: int, step: int, taken: list[Counts]) -> int:
 
 
 def _count_transformer(config: TransformerConfig) -> Counts:
-    """N = 12 D^2 L + (2 L + 1) D (13 D^2 L with SwiGLU), and 2 K L more with qk-layernorm.
+    """N = 12 D^2 L + (2 L + 1) D (13 D^2 L with SwiGLU), and a layer's share of other gains more:
+    2 K with qk-layernorm (2 D over the whole width), K with v_norm, 1 for each of the 4 or 5
+    matrices with sigma_reparam, whose power iterations aren't among the FLOPs.
 
     FLOPs of a forward pass per token: 2 for each weight of a matrix product (N without gains, and
     the head), and 4 T D a layer for the two attention products over the full context T; a training
@@ -119,11 +122,17 @@ def _count_vit(config: ViTConfig) -> Counts:
 
 
 def _block_parameters(config: TransformerConfig | ViTConfig) -> tuple[int, int]:
-    """Weights of the blocks' matrices, and the gains of all norms."""
-    width, depth = config.width, config.depth
-    per_head = 2 * config.head_dim * depth if config.qk_norm else 0
+    """Weights of the blocks' matrices, and the gains of all norms and layers."""
+    width, depth, head_dim = config.width, config.depth, config.head_dim
     gated = isinstance(config, TransformerConfig) and config.mlp == "swiglu"
-    return (13 if gated else 12) * width**2 * depth, (2 * depth + 1) * width + per_head
+    per_block = 2 * width
+    if config.qk_norm:
+        per_block += 2 * (width if config.qk_norm_span == "width" else head_dim)
+    if config.v_norm:
+        per_block += head_dim
+    if config.sigma_reparam:
+        per_block += 5 if gated else 4
+    return (13 if gated else 12) * width**2 * depth, depth * per_block + width
 
 
 def _count_convnet(config: ConvNetConfig) -> Counts:
@@ -172,6 +181,20 @@ def _width(config: Any) -> int:
     return config.width
 
 
+def _at_depth(config: Any, size: int) -> Any:
+    return replace(config, depth=size)
+
+
+def _depth(config: Any) -> int:
+    return config.depth
+
+
+def _at_both(config: Any, size: int) -> Any:
+    check_heads(size, config.head_dim)
+    # At least 1, so that a size of nothing is refused as a width.
+    return replace(config, width=size, depth=max(1, size // config.head_dim))
+
+
 def _at_percent(config: TorchvisionConfig, size: int) -> TorchvisionConfig:
     return replace(config, width_multiplier=size / 100)
 
@@ -180,9 +203,29 @@ def _percent(config: TorchvisionConfig) -> int:
     return config.percent
 
 
+TRANSFORMER_AXES: dict[str, tuple[Callable[[Any, int], Any], Callable[[Any], int]]] = {
+    "width": (_at_width, _width),
+    "depth": (_at_depth, _depth),
+    "joint": (_at_both, _width),
+}
+"""What the dial of a transformer moves, by `model.ladder`: the config at a size, and its inverse.
+
+width: the width, and heads with it; depth: the blocks; joint: the width, with as many blocks as
+heads. The dimension of a head stays.
+"""
+
+
+def _at_rung(config: Any, size: int) -> Any:
+    return TRANSFORMER_AXES[config.ladder][0](config, size)
+
+
+def _rung(config: Any) -> int:
+    return TRANSFORMER_AXES[config.ladder][1](config)
+
+
 LADDERS: dict[type, Ladder] = {
-    TransformerConfig: Ladder("width", _at_width, _width, _count_transformer),
-    ViTConfig: Ladder("width", _at_width, _width, _count_vit),
+    TransformerConfig: Ladder("width or depth", _at_rung, _rung, _count_transformer),
+    ViTConfig: Ladder("width or depth", _at_rung, _rung, _count_vit),
     ConvNetConfig: Ladder("width", _at_width, _width, _count_convnet),
     TorchvisionConfig: Ladder(
         "width multiplier in percent", _at_percent, _percent, _count_torchvision, rounds=True

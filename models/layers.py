@@ -1,8 +1,4 @@
-"""Attention, MLP, norms and taps of a pre-norm transformer block.
-
-Mechanisms that act inside the network are typed arguments here (`qk_norm`). Shapes: B sequences,
-T positions, N = B T rows, D width, H heads, K head dimension.
-"""
+"""Linear layers, norms, MLPs and taps. Shapes: N rows, D width."""
 
 from __future__ import annotations
 
@@ -12,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attend import attend
+from models.initial import truncated_normal_
 from models.matmul import linear
-from models.parametrize import truncated_normal_
 
 NORM_EPSILON = 1e-6
 """Flax's default, which source A kept (Wortsman et al. 2023, section 2.1)."""
@@ -80,52 +75,13 @@ NORMS = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
 """Norms of the residual stream by name."""
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; optional qk-layernorm, optional rotary positions.
-
-    qk_norm puts a LayerNorm on each head's q and k, before the rotation, its gains shared across
-    heads: logits = LN(q) . LN(k) / sqrt(K) (Dehghani et al. 2023; source A, section 3.1.1).
-    turn_T3HP is the table of `models.attend.turn_table`; None leaves positions to the input.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        turn_T3HP: Tensor | None,
-        *,
-        head_dim: int,
-        qk_norm: bool,
-        layer: int,
-        causal: bool,
-    ):
-        super().__init__()
-        self.heads, self.head_dim = width // head_dim, head_dim
-        self.qkv = Linear(width, 3 * width)
-        self.attention_out = Linear(width, width)
-        self.q_norm = LayerNorm(head_dim) if qk_norm else None
-        self.k_norm = LayerNorm(head_dim) if qk_norm else None
-        self.register_buffer("turn_T3HP", turn_T3HP, persistent=False)
-        self.tap = Tap("attention", layer=layer, scale=head_dim**-0.5, causal=causal)
-
-    def forward(self, x_ND: Tensor, batch: int) -> Tensor:
-        qkv_BT3HK = self.qkv(x_ND).view(batch, -1, 3, self.heads, self.head_dim)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k, v = qkv_BT3HK.unbind(2)
-            qkv_BT3HK = torch.stack((self.q_norm(q), self.k_norm(k), v), 2)
-        turn_T3HP: Tensor | None = self.turn_T3HP  # type: ignore[assignment]
-        y_BTD = attend(
-            qkv_BT3HK, turn_T3HP, causal=self.tap.causal, scale=self.tap.scale, watch=self.tap
-        )
-        return self.attention_out(y_BTD.flatten(0, 1))
-
-
 class MLP(nn.Module):
     """GELU MLP of hidden width 4 D."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, linear: type[Linear]):
         super().__init__()
-        self.mlp_in = Linear(width, 4 * width)
-        self.mlp_out = Linear(4 * width, width)
+        self.mlp_in = linear(width, 4 * width)
+        self.mlp_out = linear(4 * width, width)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         return self.mlp_out(F.gelu(self.mlp_in(x_ND)))
@@ -134,11 +90,11 @@ class MLP(nn.Module):
 class SwiGLU(nn.Module):
     """Gated MLP of hidden width 3 D: out(silu(gate(x)) * in(x)) (Shazeer 2020)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, linear: type[Linear]):
         super().__init__()
-        self.mlp_gate = Linear(width, 3 * width)
-        self.mlp_in = Linear(width, 3 * width)
-        self.mlp_out = Linear(3 * width, width)
+        self.mlp_gate = linear(width, 3 * width)
+        self.mlp_in = linear(width, 3 * width)
+        self.mlp_out = linear(3 * width, width)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         return self.mlp_out(F.silu(self.mlp_gate(x_ND)) * self.mlp_in(x_ND))
@@ -154,38 +110,3 @@ def scale_linears(module: nn.Module, gain: float) -> None:
 
 MLPS = {"gelu": MLP, "swiglu": SwiGLU}
 """MLPs of a block by name."""
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
-
-    x is (N, D) with N = B T rows: every matrix product wants two axes, and folding once outside
-    the blocks saves 3 % of a step at width 16.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        turn_T3HP: Tensor | None,
-        *,
-        head_dim: int,
-        qk_norm: bool,
-        layer: int,
-        causal: bool = True,
-        norm: str = "layernorm",
-        mlp: str = "gelu",
-    ):
-        super().__init__()
-        self.attention_norm = NORMS[norm](width)
-        self.attention = Attention(
-            width, turn_T3HP, head_dim=head_dim, qk_norm=qk_norm, layer=layer, causal=causal
-        )
-        self.mlp_norm = NORMS[norm](width)
-        self.mlp = MLPS[mlp](width)
-        self.tap = Tap("block_output", layer=layer)
-
-    def forward(self, x_ND: Tensor, batch: int) -> Tensor:
-        x_ND = x_ND + self.attention(self.attention_norm(x_ND), batch)
-        x_ND = x_ND + self.mlp(self.mlp_norm(x_ND))
-        (x_ND,) = self.tap(x_ND)
-        return x_ND

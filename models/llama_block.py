@@ -10,6 +10,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor, nn
 
+from models.block import Block
 from models.layers import Tap
 from models.quantize import Quantization
 from models.ternary_model import Buildable
@@ -19,8 +20,8 @@ ROPE_BASE = 10000.0
 """That of `models.attend.turn_table`."""
 NEEDED = {"norm": "rmsnorm", "mlp": "swiglu", "qk_norm": False}
 """Options that make a config exportable."""
-FREE = ("width", "depth", "head_dim", "vocab_size", "max_positions")
-"""Options that may be anything."""
+FREE = ("width", "depth", "head_dim", "vocab_size", "max_positions", "ladder", "zero_query")
+"""Options that may be anything: sizes, and what no longer shows in a trained model."""
 OUTSIDE = {
     "embedding.weight": "token_embd.weight",
     "final_norm.weight": "output_norm.weight",
@@ -77,7 +78,14 @@ def _check_built(model: nn.Module, config: TransformerConfig) -> None:
         if isinstance(tap, Tap) and tap.kind == "attention" and tap.scale != config.head_dim**-0.5:
             raise ValueError(
                 f"GGUF export needs the attention scale 1/sqrt(head_dim), got {tap.scale} in layer "
-                f"{tap.layer}; export it as safetensors."
+                f"{tap.layer}; train with model.attention_scale=sqrt, and not with parametrization."
+                f"name=mup-full."
+            )
+    for block in model.modules():
+        if isinstance(block, Block) and block.branch_scale != 1:
+            raise ValueError(
+                f"GGUF export needs residual branches that count in full, got a factor of "
+                f"{block.branch_scale}; train with parametrization.base_depth=0."
             )
 
 

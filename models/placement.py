@@ -13,6 +13,7 @@ from models.quantized_layers import (
     QuantizedLayer,
     QuantizedLinear,
 )
+from models.sigma import SigmaLinear
 
 HEADS = ("head", "heads", "fc", "classifier")
 """Children of a model that hold its head, the first that is there."""
@@ -49,8 +50,8 @@ def quantize(
     layers hold the old ones' parameters. A config of full precision without norm changes nothing.
 
     Raises ValueError, the model unchanged, where no layer is taken; where the model is itself a
-    layer; for a group size that divides no row; for layers with hooks; and where `where` takes a
-    layer of a kind that isn't built.
+    layer; for a group size that divides no row; for layers with hooks; where `where` takes a layer
+    of a kind that isn't built; and for sigma-reparametrised layers.
     """
     if not config.active:
         return ()
@@ -59,6 +60,7 @@ def quantize(
             f"model must hold the layers to quantize, got a lone {type(model).__name__}, which "
             f"can't be replaced in place; wrap it in torch.nn.Sequential."
         )
+    _check_no_sigma(model, where)
     rule = LayerRule(
         weights=config.weight_format(), activations=config.activation_format(), norm=config.norm
     )
@@ -71,6 +73,15 @@ def quantize(
             if child in new:
                 parent._modules[child_name] = new[child].train(child.training)
     return tuple(taken)
+
+
+def _check_no_sigma(model: nn.Module, where: Where | None) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, SigmaLinear) and (where is None or where(name, module)):
+            raise ValueError(
+                f"quantization serves weights that layers use as they are, got {name}, which "
+                f"divides its own by their largest singular value; set model.sigma_reparam=False."
+            )
 
 
 def _is_layer(module: nn.Module) -> bool:

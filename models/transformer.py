@@ -1,7 +1,8 @@
 """The decoder language model of source A (Wortsman et al. 2023, section 2.1) as a frozen config.
 
-Pre-LayerNorm, rotary positions, no biases, GELU MLP of 4 D, final LayerNorm, head not tied to the
-embedding. With norm=rmsnorm and mlp=swiglu it is the Llama block, which other programs can load.
+By default pre-LayerNorm, rotary positions, no biases, GELU MLP of 4 D, final LayerNorm, head not
+tied to the embedding; mechanisms are fields of `models.block_config.BlockConfig`. With norm=rmsnorm
+and mlp=swiglu it is the Llama block, which other programs can load.
 Shapes: B sequences, T positions, N = B T rows, D width, V vocabulary.
 """
 
@@ -11,29 +12,23 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.attend import turn_table
-from models.fields import check_flag, check_heads, check_positive, check_whole
-from models.layers import MLPS, NORMS, Block, Linear, Tap, scale_linears
+from models.attend_explicit import cap
+from models.block import Block
+from models.block_config import BlockConfig
+from models.fields import check_one_of, check_positive, check_whole
+from models.layers import MLPS, NORMS, Linear, Tap, scale_linears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(BlockConfig):
     """A complete description of one decoder LM; `build()` makes it."""
 
     kind: ClassVar[str] = "transformer"
 
-    width: int = 64
-    """Width D of the residual stream; the ladder's dial. A multiple of head_dim."""
-    depth: int = 3
-    """Number of blocks."""
-    head_dim: int = 16
-    """Dimension K of a head; heads = width / head_dim. Even (rotary turns pairs)."""
     vocab_size: int = 256
     """Number of different tokens; 256 for bytes."""
     max_positions: int = 64
     """Longest context, in tokens."""
-    qk_norm: bool = False
-    """LayerNorm on q and k of every head (qk-layernorm), which bounds the attention logits."""
-
     norm: str = "layernorm"
     """Norm of the residual stream: layernorm or rmsnorm (qk_norm is a LayerNorm either way)."""
     mlp: str = "gelu"
@@ -42,25 +37,21 @@ class TransformerConfig:
     """Factor on the initial weights of the blocks' linear layers; source A: 1."""
 
     def __post_init__(self) -> None:
-        check_whole(self, ("width", "depth", "head_dim", "vocab_size", "max_positions"))
-        check_flag(self, "qk_norm")
-        for name, names in (("norm", NORMS), ("mlp", MLPS)):
-            if getattr(self, name) not in names:
-                raise ValueError(
-                    f"model.{name} must be one of {', '.join(names)}, got {getattr(self, name)!r}."
-                )
+        BlockConfig.__post_init__(self)
+        check_whole(self, ("vocab_size", "max_positions"))
+        check_one_of(self, "norm", NORMS)
+        check_one_of(self, "mlp", MLPS)
         check_positive(self, "init_gain")
         if self.head_dim % 2:
             raise ValueError(
                 f"model.head_dim must be even, since rotary positions turn pairs, "
                 f"got {self.head_dim}; use {self.head_dim + 1}."
             )
-        check_heads(self.width, self.head_dim)
-
-    @property
-    def heads(self) -> int:
-        """Number of attention heads."""
-        return self.width // self.head_dim
+        if self.sigma_reparam and self.init_gain != 1:
+            raise ValueError(
+                f"model.init_gain must be 1 with model.sigma_reparam, which divides it out again, "
+                f"got {self.init_gain}; set model.init_gain=1."
+            )
 
     def build(self) -> "Transformer":
         """Returns the model with fresh weights drawn from torch's global generator."""
@@ -77,15 +68,7 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
         turn_T3HP = turn_table(config.heads, config.head_dim, config.max_positions)
         self.blocks = nn.ModuleList(
-            Block(
-                config.width,
-                turn_T3HP,
-                head_dim=config.head_dim,
-                qk_norm=config.qk_norm,
-                layer=layer,
-                norm=config.norm,
-                mlp=config.mlp,
-            )
+            Block(config, turn_T3HP, layer=layer, norm=config.norm, mlp=config.mlp)
             for layer in range(config.depth)
         )
         if config.init_gain != 1:
@@ -99,6 +82,6 @@ class Transformer(nn.Module):
         x_ND = self.embedding(tokens_BT.flatten())
         for block in self.blocks:
             x_ND = block(x_ND, batch)
-        logits_NV = self.head(self.final_norm(x_ND))
+        logits_NV = cap(self.head(self.final_norm(x_ND)), self.config.logit_softcap)
         (logits_BTV,) = self.tap(logits_NV.view(batch, positions, -1))
         return logits_BTV

@@ -1,7 +1,8 @@
 """Image transformer on the language model's block (Dosovitskiy et al. 2021), as a frozen config.
 
 As source A's LM where the two meet: pre-LayerNorm, no biases, GELU MLP of 4 D, final LayerNorm,
-qk-layernorm as a field. Every patch sees every other; the mean over patches goes to the head.
+mechanisms as fields of `models.block_config.BlockConfig`. Every patch sees every other; the mean
+over patches goes to the head.
 Shapes: B images, C channels, H x W pixels, P patch side, T = (H / P)^2 patches, N = B T rows,
 D width.
 """
@@ -12,23 +13,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.fields import check_flag, check_heads, check_whole, nearest_multiples
-from models.layers import Block, LayerNorm, Linear, Tap
-from models.parametrize import truncated_normal_
+from models.attend_explicit import cap
+from models.block import Block
+from models.block_config import BlockConfig
+from models.fields import check_whole, nearest_multiples
+from models.initial import truncated_normal_
+from models.layers import LayerNorm, Linear, Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(BlockConfig):
     """A complete description of one image transformer; `build()` makes it."""
 
     kind: ClassVar[str] = "vit"
 
-    width: int = 64
-    """Width D of the residual stream; the ladder's dial. A multiple of head_dim."""
-    depth: int = 3
-    """Number of blocks."""
-    head_dim: int = 16
-    """Dimension of a head; heads = width / head_dim."""
     patch_size: int = 4
     """Side of a patch, in pixels; divides image_size."""
     image_size: int = 32
@@ -37,25 +35,16 @@ class ViTConfig:
     """Channels of the image: 1 for grey, 3 for colour."""
     classes: int = 10
     """Number of classes."""
-    qk_norm: bool = False
-    """LayerNorm on q and k of every head (qk-layernorm), which bounds the attention logits."""
 
     def __post_init__(self) -> None:
-        check_whole(self, ("width", "depth", "head_dim", "patch_size"))
-        check_whole(self, ("image_size", "channels", "classes"))
-        check_flag(self, "qk_norm")
-        check_heads(self.width, self.head_dim)
+        BlockConfig.__post_init__(self)
+        check_whole(self, ("patch_size", "image_size", "channels", "classes"))
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"model.image_size must be a multiple of model.patch_size, got {self.image_size} "
                 f"and {self.patch_size}; "
                 f"{nearest_multiples('size', self.image_size, self.patch_size)}."
             )
-
-    @property
-    def heads(self) -> int:
-        """Number of attention heads."""
-        return self.width // self.head_dim
 
     @property
     def patches(self) -> int:
@@ -83,15 +72,7 @@ class ViT(nn.Module):
         # against 0.84-0.90 from 1/sqrt(D), 0.81-0.87 from 0.02 and 0.80-0.85 with fixed 2-D sines.
         self.position_embedding = nn.Parameter(torch.randn(config.patches, config.width))
         self.blocks = nn.ModuleList(
-            Block(
-                config.width,
-                None,
-                head_dim=config.head_dim,
-                qk_norm=config.qk_norm,
-                layer=layer,
-                causal=False,
-            )
-            for layer in range(config.depth)
+            Block(config, None, layer=layer, causal=False) for layer in range(config.depth)
         )
         self.final_norm = LayerNorm(config.width)
         self.head = Linear(config.width, config.classes)
@@ -104,5 +85,6 @@ class ViT(nn.Module):
         for block in self.blocks:
             x_ND = block(x_ND, batch)
         pooled_BD = x_ND.view(x_BTD.shape).mean(1)
-        (logits,) = self.tap(self.head(self.final_norm(pooled_BD)))
+        logits_BV = cap(self.head(self.final_norm(pooled_BD)), self.config.logit_softcap)
+        (logits,) = self.tap(logits_BV)
         return logits

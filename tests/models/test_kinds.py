@@ -12,12 +12,23 @@ from models.torchvision_nets import NETS
 
 torch.set_num_threads(1)
 
+MECHANISMS = {
+    "normed": {"qk_norm": True, "qk_norm_span": "width", "v_norm": True, "attention_softcap": 2.0,
+               "logit_softcap": 5.0, "norm_placement": "reordered", "attention_scale": "linear"},
+    "pointwise": {"attention": "relu2", "kappa": 2.0, "norm_placement": "post"},
+}  # fmt: skip
+"""Fields that hardly meet elsewhere."""
 SMALLEST = {
     "transformer": MODELS["transformer"](width=16, depth=2, vocab_size=10, max_positions=8),
     "transformer qk_norm": MODELS["transformer"](width=16, vocab_size=10, qk_norm=True),
     "vit": MODELS["vit"](width=16, depth=2, image_size=8),
     "vit qk_norm": MODELS["vit"](width=16, depth=2, image_size=8, qk_norm=True),
     "convnet": MODELS["convnet"](width=8, image_size=8),
+    **{
+        f"{kind} {name}": MODELS[kind](width=16, depth=2, **size, **fields)
+        for kind, size in (("transformer", {"vocab_size": 10}), ("vit", {"image_size": 8}))
+        for name, fields in MECHANISMS.items()
+    },
     **{net: MODELS["torchvision"](name=net, width_multiplier=0.01, image_size=8) for net in NETS},
 }
 """At the smallest rung of each ladder."""

@@ -1,7 +1,7 @@
 """Counts by formula against built models and against torch's own FLOP counter."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
@@ -23,6 +23,7 @@ from models import (
     has_ladder,
     size_of,
 )
+from models.block_config import AXES
 from models.ladder import check_rungs
 from models.torchvision_nets import NETS
 
@@ -56,7 +57,7 @@ ALL = [*LMS, *LLAMAS, *VITS, *CONVNETS, *TORCHVISION]
 
 
 def name(config: Any) -> str:
-    values = (getattr(config, field) for field in config.__slots__)
+    values = (getattr(config, field.name) for field in fields(config))
     return "-".join([config.kind, *map(str, values)])
 
 
@@ -192,6 +193,44 @@ def test_the_dial_moves_width_alone():
         assert size_of(rung) == rung.width == size
         assert (rung.depth, rung.head_dim, rung.qk_norm, rung.vocab_size) == (5, 8, True, 77)
     assert at_size(at_size(config, 64), 16) == config
+
+
+@pytest.mark.parametrize("config", [TransformerConfig(head_dim=8), ViTConfig(head_dim=8)])
+@pytest.mark.parametrize("ladder", AXES)
+def test_every_ladder_moves_its_own_axes_and_keeps_the_head_dim(config, ladder):
+    config = replace(config, ladder=ladder)
+    for size in (8, 16, 48):
+        rung = at_size(config, size)
+        width, depth = {"width": (size, 3), "depth": (64, size), "joint": (size, size // 8)}[ladder]
+        assert rung == replace(config, width=width, depth=depth)
+        assert size_of(rung) == size
+        assert at_size(rung, size) == rung
+    counts = [count(at_size(config, size)) for size in range(8, 200, 8)]
+    for name in ("n_params", "n_params_total", "flops_per_token"):
+        values = [getattr(c, name) for c in counts]
+        assert values == sorted(set(values))
+
+
+def test_a_joint_rung_has_as_many_blocks_as_heads():
+    config = TransformerConfig(ladder="joint")
+    shapes = {
+        size: (rung.heads, rung.depth) for size in (16, 32, 64) if (rung := at_size(config, size))
+    }
+    assert shapes == {16: (1, 1), 32: (2, 2), 64: (4, 4)}
+
+
+@pytest.mark.parametrize(
+    ("ladder", "size", "sentence"),
+    [
+        ("depth", 0, "model.depth must be a whole number from 1 up, got 0"),
+        ("joint", 40, "model.width must be a multiple .* the nearest widths are 32 and 48"),
+        ("joint", 8, "the nearest width is 16"),
+        ("joint", 0, "model.width must be a whole number from 1 up, got 0"),
+    ],
+)
+def test_a_rung_of_another_ladder_that_is_not_there_is_refused(ladder, size, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        at_size(TransformerConfig(ladder=ladder), size)
 
 
 def test_a_size_between_rungs_is_refused_with_the_nearest_ones():
