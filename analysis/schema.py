@@ -26,7 +26,7 @@ OUTCOMES: Final = MappingProxyType(
 TRIAL_COLUMNS: Final = MappingProxyType(
     {
         "run_id": "name of the run, a function of its configuration and seed",
-        "size": "the ladder's dial; for transformers the width",
+        "size": "the ladder's dial; for transformers the width, or what model.ladder says",
         "n_params": "parameters without embedding and head",
         "n_params_total": "all parameters",
         "tokens_per_step": "tokens (or images) in one step",

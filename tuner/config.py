@@ -4,16 +4,19 @@ Whatever changes the numbers is a field here. Override by dotted path with `over
 paths are search-space keys and `--set` arguments.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from models import TransformerConfig
+from models import MODELS, TransformerConfig
+from models.block_config import BlockConfig
+from models.parametrize import Parametrization
 from models.quantize import Quantization
 from tuner.data import Data
+from tuner.field_rules import check_flag, check_number, check_one_of, check_whole
 from tuner.image_data import ImageData
+from tuner.optimizer_config import Optimizer, Schedule
 from tuner.override import dotted, near, override
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "Loss",
     "ModelConfig",
     "Optimizer",
+    "Parametrization",
     "Run",
     "Schedule",
     "dotted",
@@ -41,85 +45,6 @@ class ModelConfig(Protocol):
         ...
 
 
-def _number(path: str, value: object, *, low: float, open_low: bool = False) -> None:
-    # Not numpy's: torch refuses to load them from a checkpoint, and their repr is another run's.
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError(f"{path} must be a finite number, got {value!r}; write it like 3e-3.")
-    if value < low or (open_low and value == low):  # type: ignore[operator]
-        rule = f"above {low:g}" if open_low else f"{low:g} or more"
-        raise ValueError(f"{path} must be {rule}, got {value!r}.")
-
-
-def _whole(path: str, value: object, *, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{path} must be a whole number, got {value!r}.")
-    if value < low:
-        raise ValueError(f"{path} must be {low} or more, got {value}.")
-
-
-def _one_of(path: str, value: object, names: tuple[str, ...]) -> None:
-    if value not in names:
-        raise ValueError(
-            f"{path} must be one of {', '.join(names)}, got {value!r}.{near(str(value), names)}"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Optimizer:
-    """AdamW and what surrounds it."""
-
-    name: str = "adamw"
-    """Update rule: adamw."""
-    lr: float = 1e-2
-    """Peak learning rate eta: the schedule's maximum."""
-    weight_decay: float = 1e-4
-    """Decay lambda."""
-    decay: str = "independent"
-    """independent: theta loses s_t lambda theta a step; coupled: s_t eta lambda theta."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.95
-    """Decay of the second moment."""
-    epsilon: float = 1e-8
-    """Added to the root of the second moment."""
-    clip_norm: float = 1.0
-    """Largest global gradient norm; 0 switches clipping off."""
-
-    def __post_init__(self) -> None:
-        _one_of("optimizer.name", self.name, ("adamw",))
-        _number("optimizer.lr", self.lr, low=0.0, open_low=True)
-        _number("optimizer.weight_decay", self.weight_decay, low=0.0)
-        _one_of("optimizer.decay", self.decay, ("independent", "coupled"))
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            _number(f"optimizer.{name}", value, low=0.0)
-            if value >= 1:
-                raise ValueError(f"optimizer.{name} must be below 1, got {value!r}.")
-        _number("optimizer.epsilon", self.epsilon, low=0.0)
-        _number("optimizer.clip_norm", self.clip_norm, low=0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """Linear warm-up to the peak, then a fall to `final_lr` at the last step.
-
-    The first step after the warm-up is at the peak: where it is the last one, too (warmup_steps =
-    steps - 1), the run ends at the peak.
-    """
-
-    name: str = "cosine"
-    """Shape of the fall: cosine or constant (no fall)."""
-    warmup_steps: int = 10
-    """Steps of linear warm-up; 0 starts at the peak."""
-    final_lr: float = 1e-5
-    """Learning rate of the last step, absolute (source A: 1e-5)."""
-
-    def __post_init__(self) -> None:
-        _one_of("schedule.name", self.name, ("cosine", "constant"))
-        _whole("schedule.warmup_steps", self.warmup_steps, low=0)
-        _number("schedule.final_lr", self.final_lr, low=0.0)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """Terms added to the training cross-entropy."""
@@ -128,7 +53,7 @@ class Loss:
     """Coefficient c of c log^2 Z; source A uses 1e-4. Never part of the validation loss."""
 
     def __post_init__(self) -> None:
-        _number("loss.z_loss", self.z_loss, low=0.0)
+        check_number("loss.z_loss", self.z_loss, low=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +72,8 @@ class Run:
     """Steps between validations (and reports to a scheduler); the first is at step 0."""
     telemetry_every: int = 10
     """Steps between full probe readings."""
+    telemetry_detail: bool = False
+    """Whether readings are by layer, too, and tell more of logits, queries and keys."""
     precision: str = "float32"
     """Arithmetic of the forward pass: float32 or bfloat16 (autocast)."""
     probes: tuple[str, ...] = ()
@@ -161,35 +88,29 @@ class Run:
     """Learning rate over time."""
     loss: Loss = field(default_factory=Loss)
     """Auxiliary losses."""
+    parametrization: Parametrization = field(default_factory=Parametrization)
+    """How initial values and learning rates follow the model's size."""
     quantization: Quantization = field(default_factory=Quantization)
     """In which number format the model's layers compute."""
 
     def __post_init__(self) -> None:
         self._check_types()
-        _whole("seed", self.seed, low=0)
+        check_whole("seed", self.seed, low=0)
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2^63, got {self.seed}.")
         for name in ("steps", "batch_size", "micro_batch_size", "eval_every", "telemetry_every"):
-            _whole(name, getattr(self, name), low=1)
+            check_whole(name, getattr(self, name), low=1)
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and "
                 f"{self.micro_batch_size}; set both."
             )
-        _one_of("precision", self.precision, ("float32", "bfloat16"))
+        check_flag("telemetry_detail", self.telemetry_detail)
+        check_one_of("precision", self.precision, ("float32", "bfloat16"))
         for probe in self.probes:
-            _one_of("probes", probe, PROBES)
-        if self.schedule.warmup_steps >= self.steps:
-            raise ValueError(
-                f"schedule.warmup_steps must be below steps, got {self.schedule.warmup_steps} and "
-                f"{self.steps}; 5 % of steps is {max(1, self.steps // 20)}."
-            )
-        if self.schedule.name == "cosine" and self.schedule.final_lr > self.optimizer.lr:
-            # The schedule would rise, and independent decay with it: s_t is at most 1.
-            raise ValueError(
-                f"schedule.final_lr must be at most optimizer.lr, got {self.schedule.final_lr!r} "
-                f"and {self.optimizer.lr!r}; lower schedule.final_lr."
-            )
+            check_one_of("probes", probe, PROBES)
+        self._check_schedule()
+        self._check_attention()
         self._check_model_fits_data()
 
     def _check_types(self) -> None:
@@ -198,6 +119,7 @@ class Run:
             ("optimizer", (Optimizer,)),
             ("schedule", (Schedule,)),
             ("loss", (Loss,)),
+            ("parametrization", (Parametrization,)),
             ("quantization", (Quantization,)),
         ):
             value = getattr(self, name)
@@ -216,6 +138,49 @@ class Run:
             raise ValueError(
                 f"probes must be a tuple of names, got {self.probes!r}; write ('logits',)."
             )
+
+    def _check_schedule(self) -> None:
+        schedule, warmup = self.schedule, self.schedule.warmup_steps
+        if warmup >= self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps must be below steps, got {warmup} and "
+                f"{self.steps}; 5 % of steps is {max(1, self.steps // 20)}."
+            )
+        falling = schedule.decay_steps(self.steps)
+        if schedule.name == "wsd" and warmup + falling > self.steps:
+            raise ValueError(
+                f"schedule.decay_share must leave room for the warm-up, got "
+                f"{schedule.decay_share!r}: {warmup} steps up and {falling} down of {self.steps}; "
+                f"set schedule.warmup_steps={self.steps - falling} or lower schedule.decay_share."
+            )
+        if schedule.name != "constant" and schedule.final_lr > self.optimizer.lr:
+            # The schedule would rise, and independent decay with it: s_t is at most 1.
+            raise ValueError(
+                f"schedule.final_lr must be at most optimizer.lr, got {schedule.final_lr!r} "
+                f"and {self.optimizer.lr!r}; lower schedule.final_lr."
+            )
+
+    def _check_attention(self) -> None:
+        """What needs queries, keys or blocks; users' own models are checked when they are built."""
+        optimizer, model = self.optimizer, self.model
+        on = {
+            "name": optimizer.name == "muon",
+            "qk_lr": optimizer.qk_lr != 1,
+            "qk_clip": optimizer.qk_clip > 0,
+        }
+        if type(model) in MODELS.values() and not isinstance(model, BlockConfig):
+            for name in (name for name, is_on in on.items() if is_on):
+                raise ValueError(
+                    f"optimizer.{name} must be {getattr(Optimizer(), name)} for a model without "
+                    f"transformer blocks, got {getattr(optimizer, name)!r} for "
+                    f"{type(model).__name__}; set optimizer.{name}={getattr(Optimizer(), name)}."
+                )
+        for name in ("qk_norm", "kappa", "sigma_reparam"):
+            if optimizer.qk_clip and getattr(model, name, False):
+                raise ValueError(
+                    f"optimizer.qk_clip must be 0 with model.{name}, which undoes the scaling of "
+                    f"query and key weights, got {optimizer.qk_clip!r}; set optimizer.qk_clip=0."
+                )
 
     def _check_model_fits_data(self) -> None:
         reads_images = hasattr(self.model, "image_size")

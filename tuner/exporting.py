@@ -17,6 +17,7 @@ from models import TransformerConfig
 from models.export import Exported, export_model, load_model
 from models.gguf_blocks import FULL_TYPES
 from models.llama_block import check_llama
+from models.parametrize import parametrize
 from models.placement import quantize
 from models.quantized_layers import refresh
 from models.ternary_file import DTYPES
@@ -127,6 +128,7 @@ def trained_model(finished: FinishedRun) -> nn.Module:
     """Returns the model as it ended, on the CPU, ready to evaluate."""
     run, directory = finished.run, finished.directory / "checkpoint"
     model = run.model.build()
+    parametrize(model, run.model, run.parametrization)
     quantize(model, run.quantization)
     try:
         model.load_state_dict(read_model(directory))

@@ -1,131 +1,129 @@
-"""AdamW with independent or coupled weight decay, clipping and a schedule, on flat parameters.
+"""One update of all weights: clipping, the learning rate of each tensor, decay, the update rule.
 
-All parameters live in one buffer and all gradients in another, each tensor a view into it. An
-update, a norm or a clip is then one operation instead of one per tensor: 0.1 ms against 0.3 ms of
-a 2 ms step at width 16.
+Independent decay (source A, section 3.2.2, with the sign mended): theta loses
+s_t (eta Delta + lambda theta), s_t the schedule in [0, 1], whatever eta a tensor has. With the
+rules' form, theta (1 - lr_t w), that is w = lambda / eta. Coupled is torch's own meaning:
+w = lambda. Where a tensor's learning rate changes at run time (update_clip, lr_scale), decay is
+applied beforehand, by the learning rate without those factors.
 """
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tuner.config import Optimizer, Schedule
+from models.parametrize import Rule
+from tuner.flat_parameters import FlatParameters, scale_each
+from tuner.gradient_clipping import clipping
+from tuner.lr_schedule import lr_at
+from tuner.optimizer_config import Optimizer, Schedule
+from tuner.segments import Group, grouped, segments
+from tuner.skip_step import SkipStep
+from tuner.update_rules import load_moments, update_rule
 
+__all__ = ["FlatOptimizer", "FlatParameters", "lr_at"]
 
-class FlatParameters:
-    """A module's parameters and gradients as views into two buffers of shape (n_params_total,)."""
-
-    def __init__(self, module: nn.Module):
-        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        if not named:
-            raise ValueError("model must have parameters that require a gradient, got none.")
-        dtypes = {p.dtype for _, p in named}
-        if dtypes != {torch.float32}:
-            raise ValueError(
-                f"model must hold float32 parameters, got {', '.join(map(str, dtypes))}; "
-                f"set precision=bfloat16 for bfloat16 arithmetic."
-            )
-        self.names = [name for name, _ in named]
-        self.sizes = [p.numel() for _, p in named]
-        device = named[0][1].device
-        self.values = torch.empty(sum(self.sizes), device=device)
-        """All weights, shape (n_params_total,)."""
-        self.grads = torch.zeros_like(self.values)
-        """All gradients, shape (n_params_total,)."""
-        values, grads = self.views(self.values), self.views(self.grads)
-        for (_, parameter), value, grad in zip(named, values, grads, strict=True):
-            value = value.view_as(parameter)
-            value.copy_(parameter.data)
-            parameter.data = value
-            parameter.grad = grad.view_as(parameter)
-
-    def views(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """Returns the parts of a flat tensor that belong to each parameter, in order of names."""
-        return flat.split(self.sizes)
+LEAST_RMS = 1e-3
+"""Least RMS of a tensor's weights that lr_scale=rms multiplies by, so that one that starts at zero
+can grow (Shazeer and Stern 2018)."""
 
 
-class AdamW:
-    """torch's fused AdamW kernel over flat parameters, with clipping and a schedule.
+class FlatOptimizer:
+    """An update rule over flat parameters, with clipping, a schedule and what may skip a step."""
 
-    Independent decay (source A, section 3.2.2, with the sign mended): theta loses
-    s_t (eta Delta + lambda theta), s_t the schedule in [0, 1]. With the kernel's decoupled form,
-    theta (1 - lr_t w), that is w = lambda / eta. Coupled is torch's own meaning: w = lambda.
-
-    The kernel is called as `torch.optim.AdamW(fused=True)` calls it, without that class's
-    bookkeeping: at width 16 this takes 0.04 ms of a 2.3 ms step instead of 0.09.
-    """
-
-    def __init__(self, flat: FlatParameters, config: Optimizer, schedule: Schedule, steps: int):
+    def __init__(
+        self,
+        flat: FlatParameters,
+        config: Optimizer,
+        schedule: Schedule,
+        steps: int,
+        rules: Mapping[str, Rule] | None = None,
+    ):
+        """rules are factors by parameter, of `models.parametrize.parametrize`."""
         self.flat, self.config, self.schedule, self.steps = flat, config, schedule, steps
-        independent = config.decay == "independent"
-        self.kernel_decay = config.weight_decay / (config.lr if independent else 1.0)
-        self.first_moment = torch.zeros_like(flat.values)
-        self.second_moment = torch.zeros_like(flat.values)
-        self.count = torch.zeros((), device=flat.values.device)
+        self.segments = segments(flat, config, rules or {})
+        self.groups = grouped(self.segments)
+        self.rule = update_rule(flat, config, self.segments)
+        self.clipping = clipping(flat, config, schedule)
+        self.skip_step = SkipStep(config.skip_sigma) if config.skip_sigma else None
+        self.skipping = False
+        """Whether the update of the gradients that were clipped last is left out."""
+        self.least_factor: float | None = None
+        """Smallest factor that the last update's clipping gave to a tensor's learning rate."""
 
-    def clip(self) -> float:
-        """Scales the gradients to the norm allowed; returns the global norm before, maybe nan."""
+    def clip(self, loss: float) -> float:
+        """Judges a batch and clips its gradients; returns their norm before, maybe nan.
+
+        loss is the batch's. Gradients of a step that is skipped stay as they are.
+        """
         norm = float(torch.linalg.vector_norm(self.flat.grads))
-        limit = self.config.clip_norm
-        if limit and norm > limit:
-            self.flat.grads.mul_(limit / norm)
+        self.skipping = self.skip_step is not None and self.skip_step.is_outlier(loss, norm)
+        if not self.skipping:
+            self.clipping.clip(norm)
         return norm
 
     def step(self, step: int) -> float:
         """Applies update `step` with the gradients there, zeroes them; returns the LR it used."""
         lr = lr_at(self.schedule, peak=self.config.lr, steps=self.steps, step=step)
-        self.count += 1
-        torch.ops.aten._fused_adamw_(
-            [self.flat.values],
-            [self.flat.grads],
-            [self.first_moment],
-            [self.second_moment],
-            [],
-            [self.count],
-            lr=lr,
-            beta1=self.config.beta1,
-            beta2=self.config.beta2,
-            weight_decay=self.kernel_decay,
-            eps=self.config.epsilon,
-            amsgrad=False,
-            maximize=False,
-        )
+        if not self.skipping:
+            self.rule.update(self._groups(lr), lr)
         self.flat.grads.zero_()
         return lr
 
+    def _groups(self, lr: float) -> list[Group]:
+        """The groups of an update; decays the weights where their groups change with each one."""
+        if not self.config.update_clip and self.config.lr_scale == "none":
+            return self.groups
+        factors = self._factors()
+        for group in self.groups:
+            keep = 1 - lr * group.like.lr * group.like.decay
+            scale_each(group.cut(self.flat.values), keep)
+        return grouped(
+            replace(part, lr=part.lr * factors[part.tensor], decay=0.0) for part in self.segments
+        )
+
+    def _factors(self) -> list[float]:
+        """The factor on each tensor's learning rate."""
+        factors = torch.ones(len(self.flat.sizes), device=self.flat.values.device)
+        if self.config.update_clip:
+            factors = (self.rule.rms_t() / self.config.update_clip).clamp(min=1.0).reciprocal()
+            self.least_factor = float(factors.amin())
+        if self.config.lr_scale == "rms":
+            factors = factors * self.flat.rms(self.flat.values).clamp(min=LEAST_RMS)
+        return factors.tolist()
+
     def unscaled_update(self) -> Tensor:
-        """Returns Delta = m / (sqrt(v) + epsilon) of the last update, flat: before LR and decay."""
-        count = float(self.count)
-        m = self.first_moment / (1 - self.config.beta1**count)
-        v = self.second_moment / (1 - self.config.beta2**count)
-        return m / v.sqrt_().add_(self.config.epsilon)
+        """Returns Delta of the last update, flat: before LR and decay."""
+        return self.rule.unscaled()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns the moments (flat) and the count of updates."""
-        return {
-            "first_moment": self.first_moment,
-            "second_moment": self.second_moment,
-            "count": self.count,
-        }
+    def rms_t(self) -> dict[str, float]:
+        """Returns RMS_t of StableAdamW by parameter, before the update of the gradients there.
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over the moments and the count of a `state_dict`."""
-        for name, mine in self.state_dict().items():
-            mine.copy_(state[name])
+        See `tuner.moments`. Parameters without a second moment are left out.
+        """
+        values = dict(zip(self.flat.names, self.rule.rms_t().tolist(), strict=True))
+        without = {self.flat.names[part.tensor] for part in self.segments if part.matrix}
+        return {name: value for name, value in values.items() if name not in without}
 
+    def columns(self) -> dict[str, float]:
+        """Returns what the last step did, by telemetry column, where config asked for it."""
+        columns: dict[str, float] = {}
+        if self.skip_step is not None:
+            columns["skipped_steps"] = self.skip_step.skipped
+        if self.least_factor is not None and not self.skipping:
+            columns["update_clip_ratio"] = self.least_factor
+        return columns
 
-def lr_at(schedule: Schedule, *, peak: float, steps: int, step: int) -> float:
-    """Returns the learning rate of update `step` (from 0) of `steps`.
+    def state_dict(self) -> dict[str, Any]:
+        """Returns moments (flat), the count of updates and what else goes from step to step."""
+        state = {"rule": self.rule.state_dict(), "clipping": self.clipping.state_dict()}
+        return state | ({"skip_step": self.skip_step.state_dict()} if self.skip_step else {})
 
-    Linear from peak / warmup_steps to peak in the first warmup_steps updates; cosine then falls
-    from peak, in the next one, to final_lr in the last. Where that is one and the same, it is peak.
-    """
-    if step < schedule.warmup_steps:
-        return peak * (step + 1) / schedule.warmup_steps
-    if schedule.name == "constant":
-        return peak
-    span = max(1, steps - 1 - schedule.warmup_steps)
-    progress = min(1.0, (step - schedule.warmup_steps) / span)
-    return schedule.final_lr + (peak - schedule.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a `state_dict`."""
+        load_moments(self.rule, state["rule"])
+        self.clipping.load_state_dict(state["clipping"])
+        if self.skip_step:
+            self.skip_step.load_state_dict(state["skip_step"])

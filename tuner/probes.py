@@ -8,7 +8,6 @@ A probe reads taps only while one batch passes, so the other steps pay nothing. 
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +16,30 @@ from models import Tap
 from models.levels import TritFlips, quantization_statistics
 from models.levels import watching as watching_grids
 from models.quantized_layers import quantized_layers
-from tuner.optim import AdamW, FlatParameters
+from tuner.optim import FlatOptimizer, FlatParameters
+from tuner.tap_readings import attention_logits, loudest_pair, watched
 
 POSITION_STRIDE = 4
 """Means over positions are read at one in this many."""
+COSINE = "qk_cosine"
+"""Column whose readings hold the size of a pair's logit beside its cosine."""
 
 
 class Probes:
     """Reads telemetry columns of one model and its optimizer."""
 
-    def __init__(self, model: nn.Module, flat: FlatParameters, required: tuple[str, ...]):
+    def __init__(
+        self,
+        model: nn.Module,
+        flat: FlatParameters,
+        required: tuple[str, ...],
+        *,
+        detail: bool = False,
+    ):
+        """required are kinds of tap that must be there; detail adds columns (`_measure`, `_rms`).
+
+        Raises ValueError for a kind that no tap of the model has.
+        """
         self.taps = [m for m in model.modules() if isinstance(m, Tap)]
         missing = sorted(set(required) - {t.kind for t in self.taps})
         if missing:
@@ -35,25 +48,23 @@ class Probes:
                 f"{', '.join(missing)}; add models.Tap({missing[0]!r}) where the tensor is, or "
                 f"take it out of probes."
             )
-        self.model, self.flat = model, flat
+        self.model, self.flat, self.detail = model, flat, detail
         self.quantized = bool(quantized_layers(model))
         self.flips = TritFlips()
-        self.kinds = [_kind(name) for name in flat.names]
+        self.kinds = [_kinds(name, detail) for name in flat.names]
         self.counts = _by_kind(self.kinds, [float(n) for n in flat.sizes])
+        # Weights that aren't a softmax's have no entropy.
+        own = getattr(getattr(model, "config", None), "attention", "softmax")
+        self.softmax = own == "softmax"
         self._readings: dict[str, list[Tensor]] = defaultdict(list)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Reads the taps of the forward passes inside (several micro-batches are combined)."""
         self._readings.clear()
-        for tap in self.taps:
-            tap.watch = self._read
-        try:
-            with watching_grids(self.model) if self.quantized else nullcontext():
-                yield
-        finally:
-            for tap in self.taps:
-                tap.watch = None
+        grids = watching_grids(self.model) if self.quantized else nullcontext()
+        with watched(self.taps, self._measure), grids:
+            yield
 
     def columns(self) -> dict[str, float]:
         """Returns what `watching` read, by telemetry column; values may be non-finite."""
@@ -64,6 +75,7 @@ class Probes:
         entropies = [c for c in columns if c.startswith("attention_entropy_layer")]
         if layers:
             columns["max_attention_logit"] = _worst(layers)
+        if entropies:
             columns["attention_entropy"] = sum(columns.pop(c) for c in entropies) / len(entropies)
         if self.quantized:
             columns |= quantization_statistics(self.model) | self.flips.read(self.model)
@@ -77,9 +89,20 @@ class Probes:
         """Returns `param_rms_{kind}`: RMS of the weights."""
         return self._rms("param_rms", self.flat.values)
 
-    def updates(self, optimizer: AdamW) -> dict[str, float]:
+    def updates(self, optimizer: FlatOptimizer) -> dict[str, float]:
         """Returns `update_rms_{kind}`: RMS of the last update before LR and decay."""
         return self._rms("update_rms", optimizer.unscaled_update())
+
+    def second_moments(self, optimizer: FlatOptimizer) -> dict[str, float]:
+        """Returns `rms_t_{kind}`: the largest RMS_t of a kind's parameters, before the update.
+
+        Only in detail; kinds without a second moment are left out.
+        """
+        columns: dict[str, float] = {}
+        for name, value in optimizer.rms_t().items() if self.detail else ():
+            column = f"rms_t_{_kind(name)}"
+            columns[column] = _worst([value, columns.get(column, 0.0)])
+        return columns
 
     def _rms(self, prefix: str, flat: Tensor) -> dict[str, float]:
         parts = self.flat.views(flat)
@@ -87,26 +110,16 @@ class Probes:
         sums = _by_kind(self.kinds, squares)
         return {f"{prefix}_{kind}": (sums[kind] / self.counts[kind]) ** 0.5 for kind in sums}
 
-    @torch.no_grad()
-    def _read(self, tap: Tap, tensors: tuple[Tensor, ...]) -> None:
-        device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
-            self._measure(tap, tensors)
-            return
-        # Autocast would round the float32 products below to 8 bits.
-        with torch.autocast(device, enabled=False):
-            self._measure(tap, tensors)
-
     def _measure(self, tap: Tap, tensors: tuple[Tensor, ...]) -> None:
         suffix = f"_layer{tap.layer}" if tap.layer >= 0 else ""
         if tap.kind == "attention":
-            largest, entropy = _attention_statistics(*tensors, scale=tap.scale, causal=tap.causal)
-            self._readings[f"max_attention_logit{suffix or '_layer0'}"].append(largest)
-            self._readings[f"attention_entropy{suffix or '_layer0'}"].append(entropy)
+            self._measure_attention(tap, tensors, suffix or "_layer0")
         elif tap.kind == "block_output":
             self._readings[f"output_norm_rms{suffix}"].append(_rms(tensors[0]))
         elif tap.kind == "logits":
             logits = tensors[0].float()
+            if self.detail:
+                self._readings["logits_min"].append(logits.amin())
             if logits.ndim > 2:
                 logits = sampled(logits, logits.ndim - 2)
             # log p = logit - log Z, at the largest; half the time of logsumexp.
@@ -114,6 +127,23 @@ class Probes:
             log_z = logits.amax(-1) - log_p.amax(-1)
             self._readings["log_z_mean"].append(log_z.mean())
             self._readings["logits_rms"].append(_rms(logits))
+            if self.detail:
+                self._readings["logits_mean"].append(logits.mean())
+
+    def _measure_attention(self, tap: Tap, tensors: tuple[Tensor, ...], suffix: str) -> None:
+        q_BHTK, k_BHTK, *held = tensors
+        if held:
+            logits = held[0]
+        else:
+            logits = attention_logits(q_BHTK, k_BHTK, scale=tap.scale, causal=tap.causal)
+        self._readings[f"max_attention_logit{suffix}"].append(logits.amax())
+        if self.softmax:
+            self._readings[f"attention_entropy{suffix}"].append(_entropy(logits))
+        if self.detail:
+            self._readings[f"q_rms{suffix}"].append(_rms(q_BHTK))
+            self._readings[f"k_rms{suffix}"].append(_rms(k_BHTK))
+            pair = loudest_pair(q_BHTK, k_BHTK, causal=tap.causal)
+            self._readings[f"{COSINE}{suffix}"].append(pair)
 
 
 def sampled(x: Tensor, axis: int) -> Tensor:
@@ -127,23 +157,10 @@ def sampled(x: Tensor, axis: int) -> Tensor:
     return x.index_select(axis, positions)
 
 
-def _attention_statistics(
-    q_BHTK: Tensor, k_BHTK: Tensor, logits: Tensor | None = None, *, scale: float, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """Returns the largest logit of all and the mean entropy of the sampled queries, in nats."""
-    if logits is None:
-        q, k = q_BHTK.float().flatten(0, 1), k_BHTK.float().flatten(0, 1)
-        mask = _mask(q.shape[-2], k.shape[-2], causal, q.device)
-        logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
-    largest = logits.amax()
+def _entropy(logits: Tensor) -> Tensor:
+    """Returns the mean entropy of the sampled queries, in nats."""
     p = torch.softmax(sampled(logits, logits.ndim - 2), -1)
-    return largest, torch.special.entr(p).sum() / p[..., 0].numel()
-
-
-@lru_cache(maxsize=8)
-def _mask(queries: int, keys: int, causal: bool, device: torch.device) -> Tensor:
-    mask = torch.zeros(queries, keys, device=device)
-    return mask.masked_fill_(torch.ones_like(mask).triu(1).bool(), -torch.inf) if causal else mask
+    return torch.special.entr(p).sum() / p[..., 0].numel()
 
 
 def _rms(x: Tensor) -> Tensor:
@@ -151,12 +168,20 @@ def _rms(x: Tensor) -> Tensor:
 
 
 def _combine(name: str, readings: list[Tensor]) -> Tensor:
-    """Over micro-batches of equal size: the largest of maxima, the RMS of RMS, the mean else."""
+    """Over micro-batches of equal size: the largest of maxima, the RMS of RMS, the mean else.
+
+    Of the loudest pairs, the cosine of the loudest.
+    """
+    if name.startswith(COSINE):
+        pairs = torch.stack(readings)
+        return pairs[pairs[:, 0].argmax(), 1]
     if len(readings) == 1:
         return readings[0]
     values = torch.stack(readings)
     if name.startswith("max_"):
         return values.amax()
+    if name == "logits_min":
+        return values.amin()
     return _rms(values) if "_rms" in name else values.mean()
 
 
@@ -170,8 +195,19 @@ def _kind(name: str) -> str:
     return parts[-1] if parts else name
 
 
-def _by_kind(kinds: list[str], values: list[float]) -> dict[str, float]:
+def _kinds(name: str, detail: bool) -> list[str]:
+    """The kind of a parameter and, in detail, that with the block it is in (`blocks.{i}`)."""
+    parts = name.split(".")
+    kinds = [_kind(name)]
+    if detail and "blocks" in parts:
+        layer = parts[parts.index("blocks") + 1]
+        kinds += [f"{kinds[0]}_layer{layer}"] if layer.isdigit() else []
+    return kinds
+
+
+def _by_kind(kinds: list[list[str]], values: list[float]) -> dict[str, float]:
     sums: dict[str, float] = defaultdict(float)
-    for kind, value in zip(kinds, values, strict=True):
-        sums[kind] += value
+    for names, value in zip(kinds, values, strict=True):
+        for name in names:
+            sums[name] += value
     return dict(sums)

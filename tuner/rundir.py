@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -55,11 +55,15 @@ def to_config(value: Any) -> Any:
 def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
     """Returns the Run of nested JSON values; the inverse of `to_config`.
 
-    Raises ValueError where a user's model class can't be imported.
+    A field that is not there, since an older version wrote the values, takes its default. Raises
+    ValueError where a user's model class can't be imported, or lacks a default for such a field.
     """
     values: dict[str, Any] = {}
     types = get_type_hints(target)  # Postponed annotations are text in f.type.
     for f in fields(target):
+        if f.name not in config:
+            _check_default(f, target)
+            continue
         value = config[f.name]
         if f.name == "model" and target is Run:
             values["model"] = from_config(value, _model_class(value["kind"]))
@@ -70,6 +74,14 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
         else:
             values[f.name] = _tuples(value)
     return target(**values)
+
+
+def _check_default(f: "Field[Any]", target: type) -> None:
+    if f.default is MISSING and f.default_factory is MISSING:
+        raise ValueError(
+            f"run.json must hold {f.name} of {target.__name__}, which has no default, got none; "
+            f"give the field a default."
+        )
 
 
 def _tuples(value: Any) -> Any:

@@ -9,12 +9,13 @@ there is measured before it, so the row of step 0 holds the loss at init, and th
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.parametrize import parametrize
 from models.placement import quantize
 from models.quantized_layers import refresh
 from tuner.checkpoint import CHECKPOINT_FILE, MODEL_FILE, write_whole
@@ -22,9 +23,10 @@ from tuner.config import Run
 from tuner.devices import pick_device
 from tuner.image_data import ImageData
 from tuner.losses import cross_entropy, z_loss
-from tuner.optim import AdamW, FlatParameters
+from tuner.optim import FlatOptimizer, FlatParameters
 from tuner.outcome import Judge, Outcome, objective
 from tuner.probes import Probes
+from tuner.qk_clip import qk_clip
 from tuner.streams import open_stream, validation_parts
 
 Sink = Callable[[int, Mapping[str, float]], None]
@@ -76,12 +78,14 @@ class Training:
         self.stream = open_stream(run.data, batch_size=run.batch_size)
         torch.manual_seed(run.seed)
         self.model = run.model.build()
+        rules = parametrize(self.model, run.model, run.parametrization)
         self.quantized = quantize(self.model, run.quantization)
         """Names of the layers that compute in another number format, or have a norm for it."""
         self.model.to(self.device)
         self.flat = FlatParameters(self.model)
-        self.optimizer = AdamW(self.flat, run.optimizer, run.schedule, run.steps)
-        self.probes = Probes(self.model, self.flat, run.probes)
+        self.optimizer = FlatOptimizer(self.flat, run.optimizer, run.schedule, run.steps, rules)
+        self.qk_clip = qk_clip(self.model, run)
+        self.probes = Probes(self.model, self.flat, run.probes, detail=run.telemetry_detail)
         self.step = 0
         self.outcome: Outcome | None = None
         self.loss_at_init: float | None = None
@@ -140,15 +144,19 @@ class Training:
         """One optimizer update and its row."""
         step, row = self.step, self._row
         telemetry = step % self.run.telemetry_every == 0
-        with self.probes.watching() if telemetry else nullcontext():
+        with self._watching(telemetry):
             row["loss"] = self._forward_backward(step)
-        row["grad_norm"] = self.optimizer.clip()
+        row["grad_norm"] = self.optimizer.clip(row["loss"])
         if telemetry:
             row |= self.probes.columns() | self.probes.gradients() | self.probes.parameters()
+            row |= self.probes.second_moments(self.optimizer)
         if self._diverged(row):
             return
         row["lr"] = self.optimizer.step(step)
-        if telemetry:
+        row |= self.optimizer.columns()
+        if self.qk_clip is not None:
+            row["qk_clipped_heads"] = 0 if self.optimizer.skipping else self.qk_clip.clip()
+        if telemetry and not self.optimizer.skipping:
             row |= self.probes.updates(self.optimizer)
             if self._diverged(row):
                 return
@@ -160,6 +168,14 @@ class Training:
             self._validate()  # How far it got: the bound that analyses have of its end.
             if self.outcome is None:
                 self.end("stopped", why)
+
+    def _watching(self, telemetry: bool) -> ExitStack:
+        watching = ExitStack()
+        if self.qk_clip is not None:
+            watching.enter_context(self.qk_clip.watching())
+        if telemetry:
+            watching.enter_context(self.probes.watching())
+        return watching
 
     def _forward_backward(self, step: int) -> float:
         """Accumulates the gradients of batch `step`; returns its mean cross-entropy in nats."""
@@ -219,17 +235,10 @@ class Training:
         value = row[tensor]
         for name in broken:
             del row[name]
-        where = self._first_broken_parameter()
+        where = self.flat.first_broken()
         reason = f"{tensor} became {value} at step {self.step}{where}"
         self.end("diverged", reason, tensor=tensor, value=value)
         return True
-
-    def _first_broken_parameter(self) -> str:
-        for what, flat in (("weight", self.flat.values), ("gradient of", self.flat.grads)):
-            for name, part in zip(self.flat.names, self.flat.views(flat), strict=True):
-                if not bool(torch.isfinite(part).all()):
-                    return f"; first not finite: {what} {name}"
-        return ""
 
     def _send(self, row: dict[str, float]) -> None:
         tokens = self.run.batch_size * self.run.data.predictions * self.step

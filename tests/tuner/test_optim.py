@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tuner.config import Optimizer, Schedule
-from tuner.optim import AdamW, FlatParameters, lr_at
+from tuner.optim import FlatOptimizer, FlatParameters, lr_at
 
 torch.set_num_threads(1)
 
@@ -65,13 +65,13 @@ def test_five_steps_equal_the_trajectory_computed_by_hand(decay, clip_norm, epsi
         lr=PEAK, decay=decay, clip_norm=clip_norm, epsilon=epsilon, weight_decay=weight_decay
     )
     flat = FlatParameters(module())
-    optimizer = AdamW(flat, config, SCHEDULE, STEPS)
+    optimizer = FlatOptimizer(flat, config, SCHEDULE, STEPS)
     grads = gradients(sum(flat.sizes))
     start = flat.values.detach().double().numpy()
 
     def visit(t: int, norm: float, delta: np.ndarray, theta: np.ndarray) -> None:
         flat.grads.copy_(torch.from_numpy(grads[t]))
-        assert optimizer.clip() == pytest.approx(norm, rel=1e-5)
+        assert optimizer.clip(0.0) == pytest.approx(norm, rel=1e-5)
         assert optimizer.step(t) == pytest.approx(LR[t], rel=1e-6)
         assert not flat.grads.any()
         np.testing.assert_allclose(flat.values.detach().numpy(), theta, rtol=0, atol=1e-5)
@@ -92,7 +92,7 @@ def test_independent_decay_takes_the_same_share_at_every_learning_rate():
             flat = FlatParameters(module())
             before = flat.values.detach().clone()
             schedule = Schedule(name="constant", warmup_steps=2)
-            optimizer = AdamW(flat, config, schedule, STEPS)
+            optimizer = FlatOptimizer(flat, config, schedule, STEPS)
             for t in range(STEPS):
                 optimizer.step(t)
             left[decay, lr] = flat.values.detach().norm() / before.norm()
@@ -105,18 +105,18 @@ def test_independent_decay_takes_the_same_share_at_every_learning_rate():
 
 def test_clipping_scales_to_the_limit_and_returns_the_norm_before():
     flat = FlatParameters(module())
-    optimizer = AdamW(flat, Optimizer(clip_norm=2.0), SCHEDULE, STEPS)
+    optimizer = FlatOptimizer(flat, Optimizer(clip_norm=2.0), SCHEDULE, STEPS)
     for given, left in ((8.0, 2.0), (1.5, 1.5), (0.0, 0.0)):
         flat.grads.fill_(given / math.sqrt(flat.grads.numel()))
-        assert optimizer.clip() == pytest.approx(given, rel=1e-5)
+        assert optimizer.clip(0.0) == pytest.approx(given, rel=1e-5)
         assert float(flat.grads.norm()) == pytest.approx(left, rel=1e-5)
 
 
 def test_clip_norm_zero_switches_clipping_off():
     flat = FlatParameters(module())
     flat.grads.fill_(1e4)
-    optimizer = AdamW(flat, Optimizer(clip_norm=0.0), SCHEDULE, STEPS)
-    assert optimizer.clip() == pytest.approx(1e4 * math.sqrt(flat.grads.numel()))
+    optimizer = FlatOptimizer(flat, Optimizer(clip_norm=0.0), SCHEDULE, STEPS)
+    assert optimizer.clip(0.0) == pytest.approx(1e4 * math.sqrt(flat.grads.numel()))
     assert torch.equal(flat.grads, torch.full_like(flat.grads, 1e4))
 
 
@@ -124,8 +124,8 @@ def test_clip_norm_zero_switches_clipping_off():
 def test_a_gradient_that_is_not_finite_shows_in_the_norm(value):
     flat = FlatParameters(module())
     flat.grads[3] = value
-    optimizer = AdamW(flat, Optimizer(), SCHEDULE, STEPS)
-    assert not math.isfinite(optimizer.clip())
+    optimizer = FlatOptimizer(flat, Optimizer(), SCHEDULE, STEPS)
+    assert not math.isfinite(optimizer.clip(0.0))
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(200, 10), (20, 1), (7, 0), (100, 25)])

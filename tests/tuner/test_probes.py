@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models import Tap
 from tuner.config import PROBES, Optimizer, Schedule
 from tuner.losses import cross_entropy
-from tuner.optim import AdamW, FlatParameters
+from tuner.optim import FlatOptimizer, FlatParameters
 from tuner.probes import Probes
 
 KINDS = {
@@ -142,7 +142,7 @@ def test_gradient_parameter_and_update_columns_equal_their_definitions():
     flat = FlatParameters(model)
     probes = Probes(model, flat, PROBES)
     config = Optimizer(lr=1e-2, weight_decay=0.0, clip_norm=0.0, epsilon=1e-4)
-    optimizer = AdamW(flat, config, Schedule(name="constant", warmup_steps=0), 10)
+    optimizer = FlatOptimizer(flat, config, Schedule(name="constant", warmup_steps=0), 10)
     for t in range(3):
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
         cross_entropy(model(tokens(seed=t)), tokens(seed=t + 50)).backward()

@@ -74,7 +74,10 @@ CHANGES = {
     "quantization.head": True,
     "quantization.first_conv": True,
 }
-ONE_VALUE = {"optimizer.name", "data.name", "data.path", "data.vocab_size"}
+ONE_VALUE = {
+    "optimizer.name", "data.name", "data.path", "data.vocab_size", "data.config", "data.column",
+    "data.tokenizer", "data.tokens",
+}  # fmt: skip
 """Fields with one value, or that move together with others."""
 
 
