@@ -1,4 +1,4 @@
-"""Token streams: the embedded text, local text, memory-mapped token files.
+"""Token streams: the embedded text, local text, memory-mapped token files, data sets of documents.
 
 Batch t is a function of (seed, t), so a resumed run sees the batches that it would have seen.
 Shapes: B sequences, T positions.
@@ -16,8 +16,13 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-NAMES = ("stdlib", "prose", "text", "tokens")
+from tuner.corpus import Corpus
+
+NAMES = ("stdlib", "prose", "text", "tokens", "c4", "hf")
 EMBEDDED = ("stdlib", "prose")
+TOKENISED = ("c4", "hf")
+"""Data sets of documents, which are tokenised once: see `tuner.token_cache`."""
+C4, C4_CONFIG = "allenai/c4", "en"
 VALIDATION_SHARE = 20
 """One file (or, in a single file, one 4 KiB chunk) in this many is held out."""
 CHUNK = 4096
@@ -30,9 +35,21 @@ class Data:
     name: str = "stdlib"
     """stdlib: the running Python's own standard-library sources as bytes (embedded default);
     prose: the language reference that its help() shows, English, 0.5 MB (embedded);
-    text: a file, or a folder's files, as bytes; tokens: a `.npy` or `.bin` (uint16) token file."""
+    text: a file, or a folder's files, as bytes; tokens: a `.npy` or `.bin` (uint16) token file;
+    c4: English C4 (Raffel et al. 2020), and hf: any data set of Hugging Face, both as tokens of
+    `tokenizer`."""
     path: str = ""
-    """File or folder for text and tokens; empty for the embedded texts."""
+    """File or folder for text and tokens; a data set's name on the hub or its local folder for hf
+    and c4 (there empty is allenai/c4); empty for the embedded texts."""
+    config: str = ""
+    """Configuration of the data set for hf and c4, or the folder in `path` of that name; for c4
+    empty is en."""
+    column: str = "text"
+    """Column of the documents' texts, for hf and c4."""
+    tokenizer: str = ""
+    """For hf and c4: a `tokenizer.json`, a sentencepiece `.model`, or a repository's name."""
+    tokens: int = 0
+    """Tokens to train on, for hf and c4: so many are tokenised, once."""
     sequence_length: int = 64
     """Context T, in tokens."""
     vocab_size: int = 256
@@ -45,6 +62,16 @@ class Data:
         """Positions of the loss in one sample: one a token."""
         return self.sequence_length
 
+    @property
+    def dataset(self) -> str:
+        """The data set's name or folder, for hf and c4."""
+        return self.path or (C4 if self.name == "c4" else "")
+
+    @property
+    def subset(self) -> str:
+        """The data set's configuration, for hf and c4."""
+        return self.config or (C4_CONFIG if self.name == "c4" else "")
+
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise ValueError(f"data.name must be one of {', '.join(NAMES)}, got {self.name!r}.")
@@ -52,33 +79,44 @@ class Data:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"data.{name} must be a whole number from 1 up, got {value!r}.")
-        if self.name not in EMBEDDED and not self.path:
-            raise ValueError(f"data.path must name the file of data.name={self.name}, got nothing.")
+        self._check_documents()
+        if self.name not in (*EMBEDDED, "c4") and not self.path:
+            what = "data set" if self.name == "hf" else "file"
+            raise ValueError(
+                f"data.path must name the {what} of data.name={self.name}, got nothing."
+            )
         if self.name in EMBEDDED and self.path:
             raise ValueError(
                 f"data.path must be empty for data.name={self.name}, got {self.path!r}; "
                 f"set data.name=text to read it."
             )
-        if self.name != "tokens" and self.vocab_size != 256:
+        if self.name not in ("tokens", *TOKENISED) and self.vocab_size != 256:
             raise ValueError(
                 f"data.vocab_size must be 256 for bytes, got {self.vocab_size}; "
-                f"only data.name=tokens has another."
+                f"only data.name=tokens, c4 and hf have another."
             )
 
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Token arrays of both splits, with what is known about them."""
-
-    train: np.ndarray
-    """Tokens, shape (n_train,)."""
-    validation: np.ndarray
-    """Tokens, shape (n_validation,)."""
-    sha256: str
-    """Hash of all tokens and of the split: equal hashes, equal batches."""
-    reference_loss: float
-    """Unigram entropy: cross-entropy of the training split's token frequencies on the validation
-    split, in nats a token."""
+    def _check_documents(self) -> None:
+        """ValueError where a field of data sets of documents is wrong, or set for other data."""
+        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 0:
+            raise ValueError(f"data.tokens must be a whole number from 0 up, got {self.tokens!r}.")
+        if self.name not in TOKENISED:
+            for name, default in (("config", ""), ("column", "text"), ("tokenizer", ""),
+                                  ("tokens", 0)):  # fmt: skip
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"data.{name} must be left out for data.name={self.name}, got "
+                        f"{getattr(self, name)!r}; it belongs to c4 and hf."
+                    )
+            return
+        for name, cure in (
+            ("tokenizer", "set it to T5's tokenizer.json, say"),
+            ("tokens", "set it to how many to train on, like 10_000_000"),
+        ):
+            if not getattr(self, name):
+                raise ValueError(
+                    f"data.{name} must be given for data.name={self.name}, got nothing; {cure}."
+                )
 
 
 class TokenStream:
@@ -124,6 +162,10 @@ def load_corpus(data: Data) -> Corpus:
         return _split_files(_standard_library_files())
     if data.name == "prose":
         return _split_array(np.frombuffer(_language_reference(), dtype=np.uint8))
+    if data.name in TOKENISED:
+        from tuner.token_cache import cached_corpus  # Which other data needn't load.
+
+        return cached_corpus(data)
     path = Path(data.path)
     if not path.exists():
         raise ValueError(f"data.path must be a file or folder that exists, got {data.path!r}.")
@@ -163,14 +205,14 @@ def _split_files(named: list[tuple[str, Path]]) -> Corpus:
     parts = {name: np.fromfile(path, dtype=np.uint8) for name, path in named}
     train = np.concatenate([a for name, a in parts.items() if name not in held_out])
     validation = np.concatenate([a for name, a in parts.items() if name in held_out])
-    return _corpus(train, validation)
+    return Corpus.of(train, validation)
 
 
 def _split_array(tokens: np.ndarray) -> Corpus:
     """Splits one array by chunk: every twentieth chunk of 4 KiB (or of a twentieth) is held out."""
     chunk = max(1, min(CHUNK, len(tokens) // VALIDATION_SHARE))
     held_out = np.arange(len(tokens)) // chunk % VALIDATION_SHARE == VALIDATION_SHARE - 1
-    return _corpus(tokens[~held_out], tokens[held_out])
+    return Corpus.of(tokens[~held_out], tokens[held_out])
 
 
 def _token_file(path: Path, vocab_size: int) -> Corpus:
@@ -200,20 +242,4 @@ def _token_file(path: Path, vocab_size: int) -> Corpus:
             f"{high} in {path}; set data.vocab_size and model.vocab_size to {high + 1} or more."
         )
     cut = len(tokens) - len(tokens) // VALIDATION_SHARE
-    return _corpus(tokens[:cut], tokens[cut:])
-
-
-def _corpus(train: np.ndarray, validation: np.ndarray) -> Corpus:
-    digest = hashlib.sha256(np.ascontiguousarray(train).data)
-    digest.update(b"validation")
-    digest.update(np.ascontiguousarray(validation).data)
-    return Corpus(train, validation, digest.hexdigest(), _unigram_entropy(train, validation))
-
-
-def _unigram_entropy(train: np.ndarray, validation: np.ndarray) -> float:
-    if not len(train) or not len(validation):
-        return float("nan")
-    size = int(max(train.max(), validation.max())) + 1
-    counts = np.bincount(train, minlength=size) + 1.0
-    seen = np.bincount(validation, minlength=size)
-    return float(-(seen * np.log(counts / counts.sum())).sum() / seen.sum())
+    return Corpus.of(tokens[:cut], tokens[cut:])

@@ -88,7 +88,30 @@ def test_a_text_that_just_fits_is_accepted(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"name": "c4"}, "data.name must be one of stdlib, prose, text, tokens, got 'c4'."),
+        (
+            {"name": "c5"},
+            "data.name must be one of stdlib, prose, text, tokens, c4, hf, got 'c5'.",
+        ),
+        (
+            {"name": "hf", "tokenizer": "t.json", "tokens": 9},
+            "data.path must name the data set of data.name=hf, got nothing.",
+        ),
+        (
+            {"name": "c4", "tokens": 9},
+            "data.tokenizer must be given for data.name=c4, got nothing; set it to T5's "
+            "tokenizer.json, say.",
+        ),
+        (
+            {"name": "c4", "tokenizer": "t.json"},
+            "data.tokens must be given for data.name=c4, got nothing; set it to how many to train "
+            "on, like 10_000_000.",
+        ),
+        ({"tokens": -1}, "data.tokens must be a whole number from 0 up, got -1."),
+        (
+            {"name": "text", "path": "x", "tokenizer": "t.json"},
+            "data.tokenizer must be left out for data.name=text, got 't.json'; it belongs to c4 "
+            "and hf.",
+        ),
         ({"name": "text"}, "data.path must name the file of data.name=text, got nothing."),
         ({"name": "tokens"}, "data.path must name the file of data.name=tokens, got nothing."),
         (
@@ -98,7 +121,8 @@ def test_a_text_that_just_fits_is_accepted(tmp_path):
         ),
         (
             {"vocab_size": 1000},
-            "data.vocab_size must be 256 for bytes, got 1000; only data.name=tokens has another.",
+            "data.vocab_size must be 256 for bytes, got 1000; only data.name=tokens, c4 and hf "
+            "have another.",
         ),
         ({"sequence_length": 0}, "data.sequence_length must be a whole number from 1 up, got 0."),
         (
