@@ -11,7 +11,9 @@ import pandas as pd
 from analysis.schema import TRIAL_COLUMNS
 
 LR: Final = "optimizer.lr"
-NOT_FACTORS: Final = (LR, "seed", "model.width", "model.size")
+LADDER: Final = "model.ladder"
+WIDTH, DEPTH, HEAD_DIM = "model.width", "model.depth", "model.head_dim"
+NOT_FACTORS: Final = (LR, "seed", WIDTH, "model.size")
 
 FIXES: Final = MappingProxyType({"max_attention_logit": "model.qk_norm"})
 """The boolean config field that is the known cure for a signal's growth (qk-layernorm)."""
@@ -52,24 +54,50 @@ class Family:
 def factors(trials: pd.DataFrame) -> list[str]:
     """Config columns that vary between trials and are neither learning rate, seed nor size.
 
-    A numeric column with one value per size belongs to the ladder's dial. One that repeats with
-    the learning rate (a final rate at a tenth of it, say) belongs to that axis.
+    A numeric column with one value per size belongs to the ladder's dial (of each ladder, where
+    there are several). One that repeats with the learning rate (a final rate at a tenth of it, say)
+    belongs to that axis.
     """
     if trials.empty:
         return []
     config = [name for name in trials.columns if name not in TRIAL_COLUMNS]
-    varying = [n for n in config if n not in NOT_FACTORS and trials[n].nunique(dropna=False) > 1]
+    varying = [n for n in config if trials[n].nunique(dropna=False) > 1]
     repeated = LR in trials and trials[LR].nunique() * 2 <= len(trials)
     axes = ["size", "n_params", *([LR] if repeated else [])]
-    return [name for name in varying if not any(_follows(trials, name, a) for a in axes)]
+    # Each value of these is a ladder of its own, whose sizes have their own N.
+    own = [WIDTH, *([HEAD_DIM] if _climb(trials, "joint") else [])]
+    return [
+        name
+        for name in varying
+        if not is_no_factor(trials, name)
+        and not any(_follows(trials, name, a) for a in (["size"] if name in own else axes))
+    ]
+
+
+def is_no_factor(trials: pd.DataFrame, name: str) -> bool:
+    """Whether a column is learning rate, seed or size; width isn't where a dial is the depth."""
+    return name in NOT_FACTORS and not (name == WIDTH and _climb(trials, "depth"))
+
+
+def _climb(trials: pd.DataFrame, ladder: str) -> bool:
+    """Whether some trials stand on this ladder."""
+    return LADDER in trials and bool(trials[LADDER].eq(ladder).any())
 
 
 def _follows(trials: pd.DataFrame, name: str, axis: str) -> bool:
-    """Whether a numeric column is a function of an axis."""
+    """Whether a numeric column is a function of an axis, and of what that leaves open."""
     column = trials[name]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return False
-    return bool(trials.groupby(axis, dropna=False)[name].nunique(dropna=False).le(1).all())
+    by = [axis, *(n for n in _beside(trials, name) if n in trials)]
+    return bool(trials.groupby(by, dropna=False)[name].nunique(dropna=False).le(1).all())
+
+
+def _beside(trials: pd.DataFrame, name: str) -> list[str]:
+    """What a size leaves open of width and depth: its ladder, and the head dim of a joint one."""
+    if name not in (WIDTH, DEPTH):
+        return []
+    return [LADDER, HEAD_DIM] if _climb(trials, "joint") else [LADDER]
 
 
 def families(trials: pd.DataFrame) -> Iterator[Family]:
@@ -120,8 +148,15 @@ def label(values: Mapping[str, Any]) -> str:
 
 
 def held_constant(trials: pd.DataFrame) -> dict[str, Any]:
-    """The conditions that all trials share, by their names in a horizon."""
+    """The conditions that all trials share, by their names in a horizon.
+
+    The ladder is told where it isn't the usual one, width, and the width where depth is the dial.
+    """
     known = {text: trials[name] for name, text in CONDITIONS.items() if name in trials}
+    if _climb(trials, "depth") or _climb(trials, "joint"):
+        known["ladder"] = trials[LADDER]
+    if _climb(trials, "depth"):
+        known["width"] = trials[WIDTH]
     return {
         text: _plain(column.iloc[0])
         for text, column in known.items()
