@@ -14,13 +14,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from analysis.canvas import (
+    DANGER,
+    INK,
+    LINE_LABEL,
+    danger_line,
+    draw_legend,
+    log_x,
+    log_y,
+    panel_row,
+    set_title,
+)
 from analysis.critical_law import CriticalLaw
 from analysis.thresholds import PAPER_ATTENTION_LOGIT
 
-INK: Final = "#333333"
-DANGER: Final = "#c0392b"
 FAMILY_STYLES: Final = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
 FAMILY_INKS: Final = ("#c2571a", "#1f6f8b", "#6b4c9a", "#5b7f2b")
 
@@ -51,7 +59,7 @@ def loss_figure(cells: pd.DataFrame, colours: Mapping[float, str]) -> Figure:
     init and are drawn as crosses.
     """
     names = list(dict.fromkeys(cells["family"]))
-    figure, panels = _panels(len(names), share_y=True)
+    figure, panels = panel_row(len(names), share_y=True)
     for axes, name in zip(panels, names, strict=True):
         own = cells[(cells["family"] == name)].dropna(subset=["loss"])
         for size, group in own.groupby("size"):
@@ -60,8 +68,8 @@ def loss_figure(cells: pd.DataFrame, colours: Mapping[float, str]) -> Figure:
             axes.plot(group["lr"], group["loss"], "o", ms=4, color=colours[_key(size)], zorder=3)
             lost = group[group["outcome"] == "diverged"]
             axes.plot(lost["lr"], lost["loss"], "x", ms=8, color=DANGER, zorder=4)
-        _log_x(axes, "learning rate")
-        _title(axes, name)
+        log_x(axes, "learning rate")
+        set_title(axes, name)
     panels[0].set_ylabel("final validation loss (nats)")
     _size_legend(panels[-1], cells, colours)
     return figure
@@ -71,7 +79,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
     """LR sensitivity against N: whole grid (with interval), and from the best rate up if known."""
     titles = {"sensitivity": "over the whole grid", "high_side": "from the best learning rate up"}
     shown = [column for column in titles if table[column].notna().any()]
-    figure, panels = _panels(len(shown), share_y=True)
+    figure, panels = panel_row(len(shown), share_y=True)
     for axes, column in zip(panels, shown, strict=True):
         for index, (name, own) in enumerate(table.groupby("family", sort=False)):
             marker, line = FAMILY_STYLES[index % len(FAMILY_STYLES)]
@@ -84,11 +92,11 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
                 low, high = own["low"], own["high"]
                 axes.fill_between(own["n_params"], low, high, color=ink, alpha=0.13, lw=0)
                 axes.vlines(own["n_params"], low, high, color=ink, lw=1)
-        _log_x(axes, "parameters without embedding and head")
-        _title(axes, titles[column])
+        log_x(axes, "parameters without embedding and head")
+        set_title(axes, titles[column])
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("LR sensitivity (nats)")
-    _legend(panels[0])
+    draw_legend(panels[0])
     return figure
 
 
@@ -98,7 +106,7 @@ def trace_figure(traces: pd.DataFrame, *, signal: str, threshold: float) -> Figu
     `traces` has columns `size`, `lr`, `run_id`, `step`, `value`; lines are labelled at their end.
     """
     sizes = sorted(traces["size"].unique())
-    figure, panels = _panels(len(sizes), share_y=True)
+    figure, panels = panel_row(len(sizes), share_y=True)
     rates = sorted(traces["lr"].unique())
     ramp, places = matplotlib.colormaps["plasma"], np.linspace(0.0, 0.85, len(rates))
     inks = {lr: ramp(place) for lr, place in zip(rates, places, strict=True)}
@@ -108,10 +116,10 @@ def trace_figure(traces: pd.DataFrame, *, signal: str, threshold: float) -> Figu
         for (lr, _), run in own.groupby(["lr", "run_id"]):
             axes.plot(run["step"], run["value"], color=inks[lr], lw=1.4)
             ends.append((float(run["value"].iloc[-1]), f"{lr:g}", inks[lr]))
-        _log_y(axes)
-        _danger(axes, threshold, label=size == sizes[0])
+        log_y(axes)
+        danger_line(axes, threshold, label=size == sizes[0])
         axes.set_xlabel("step")
-        _title(axes, f"size {size:g}")
+        set_title(axes, f"size {size:g}")
         _label_ends(axes, ends)
     panels[0].set_ylabel(_words(signal))
     return figure
@@ -122,7 +130,7 @@ def signal_figure(
 ) -> Figure:
     """A signal at the end of the runs against learning rate, one panel per family."""
     names = list(dict.fromkeys(cells["family"]))
-    figure, panels = _panels(len(names), share_y=True)
+    figure, panels = panel_row(len(names), share_y=True)
     for axes, name in zip(panels, names, strict=True):
         own = cells[cells["family"] == name].dropna(subset=["value"])
         for size, group in own.groupby("size"):
@@ -132,13 +140,13 @@ def signal_figure(
             axes.plot(curve.index, curve, "-", color=ink, lw=1.8)
             axes.plot(ended["lr"], ended["value"], "o", ms=4, color=ink)
             axes.plot(early["lr"], early["value"], "^", ms=7, mfc="white", color=ink)
-        _log_x(axes, "learning rate")
-        _log_y(axes)
-        _danger(axes, threshold, label=name == names[0])
+        log_x(axes, "learning rate")
+        log_y(axes)
+        danger_line(axes, threshold, label=name == names[0])
         if signal == "max_attention_logit" and own["value"].max() > PAPER_ATTENTION_LOGIT / 10:
             axes.axhline(PAPER_ATTENTION_LOGIT, color=INK, lw=0.9, ls=":")
-            axes.annotate("Wortsman et al.: 1e4", (0.02, PAPER_ATTENTION_LOGIT), **_LINE_LABEL)
-        _title(axes, name)
+            axes.annotate("Wortsman et al.: 1e4", (0.02, PAPER_ATTENTION_LOGIT), **LINE_LABEL)
+        set_title(axes, name)
     panels[0].set_ylabel(_words(signal))
     _size_legend(panels[-1], cells, colours)
     return figure
@@ -153,7 +161,7 @@ def critical_figure(
     checks: Sequence[Measured] = (),
 ) -> Figure:
     """Critical learning rate against N: crossings of both kinds, the law, and what came of it."""
-    figure, (axes,) = _panels(1, width=7.2, height=4.6)
+    figure, (axes,) = panel_row(1, width=7.2, height=4.6)
     kinds = (
         ("critical_lr", "o", INK, "signal at the danger line"),
         ("penalty_lr", "s", FAMILY_INKS[1], "loss 0.1 nats above the twin"),
@@ -179,10 +187,10 @@ def critical_figure(
         text = "measured afterwards" if index == 0 else None
         style = {"ms": 14, "color": DANGER, "label": text, "zorder": 5, "mec": "white"}
         axes.plot([check.n_params], [check.measured], "*", **style)
-    _log_x(axes, "parameters without embedding and head")
-    _log_y(axes)
+    log_x(axes, "parameters without embedding and head")
+    log_y(axes)
     axes.set_ylabel("critical learning rate")
-    _legend(axes)
+    draw_legend(axes)
     return figure
 
 
@@ -199,72 +207,6 @@ def _law_band(axes: Axes, law: CriticalLaw, further: Sequence[float], level: flo
     axes.fill_between(grid, low, high, color=INK, alpha=0.1, lw=0, label=f"{level:.0%} of runs")
 
 
-def _panels(
-    count: int, *, share_y: bool = False, width: float = 0.0, height: float = 3.6
-) -> tuple[Figure, list[Axes]]:
-    columns = max(1, count)
-    figure = Figure(figsize=(width or 1.4 + 3.4 * columns, height), layout="constrained", dpi=160)
-    grid = figure.subplots(1, columns, sharey=share_y, squeeze=False)
-    panels = [axes for axes in grid[0]]
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, which="major", color="#e6e6e6", lw=0.7)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=INK, labelsize=9)
-    return figure, panels
-
-
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=10.5, color=INK)
-
-
-def _log_x(axes: Axes, text: str) -> None:
-    axes.set_xscale("log")
-    axes.set_xlabel(text)
-    _few_ticks(axes.xaxis)
-
-
-def _log_y(axes: Axes) -> None:
-    axes.set_yscale("log")
-    _few_ticks(axes.yaxis)
-
-
-def _few_ticks(axis: Any) -> None:
-    """Ticks at 1 and 3 of each decade over a short range, at decades over a long one."""
-    low, high = axis.get_view_interval()
-    short = high / max(low, 1e-30) < 2e3
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if short else (1.0,), numticks=12))
-    axis.set_major_formatter(FuncFormatter(_number))
-    axis.set_minor_locator(NullLocator())
-
-
-def _number(value: float, _: Any) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:g}M"
-    if value >= 1e4:
-        return f"{value / 1e3:g}k"
-    return f"{value:g}"
-
-
-_LINE_LABEL: Final[dict[str, Any]] = {
-    "xycoords": ("axes fraction", "data"),
-    "xytext": (0, 3),
-    "textcoords": "offset points",
-    "fontsize": 8,
-    "color": INK,
-}
-
-
-_WHITE: Final = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
-
-
-def _danger(axes: Axes, threshold: float, *, label: bool) -> None:
-    axes.axhline(threshold, color=DANGER, lw=1.2, ls="--", zorder=1)
-    if label:
-        style = _LINE_LABEL | {"color": DANGER, "bbox": _WHITE}
-        axes.annotate(f"danger line {threshold:g}", (0.02, threshold), **style)
-
-
 def _label_ends(axes: Axes, ends: list[tuple[float, str, Any]]) -> None:
     """Learning rates at the right ends of their lines, pushed apart where they would overlap."""
     low, high = np.log10(axes.get_ylim())
@@ -276,19 +218,14 @@ def _label_ends(axes: Axes, ends: list[tuple[float, str, Any]]) -> None:
             continue
         seen.add(text)
         last = max(float(np.log10(value)), last + gap)
-        style = _LINE_LABEL | {"xytext": (3, -3), "color": ink, "annotation_clip": False}
+        style = LINE_LABEL | {"xytext": (3, -3), "color": ink, "annotation_clip": False}
         axes.annotate(text, (1.0, 10**last), **style)
 
 
 def _size_legend(axes: Axes, cells: pd.DataFrame, colours: Mapping[float, str]) -> None:
     for size in sorted(cells["size"].unique()):
         axes.plot([], [], "o-", ms=4, color=colours[_key(size)], label=f"size {size:g}")
-    _legend(axes)
-
-
-def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8.5, loc="best", labelcolor=INK)
+    draw_legend(axes)
 
 
 def _key(size: Any) -> float:
