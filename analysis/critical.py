@@ -102,14 +102,15 @@ def _cell(
         "value": value,
         "censored": bool(early and trial["last_step"] < window[1] * steps),
         "n_reads": count,
-        "loss": _capped_loss(trial),
+        "loss": capped_loss(trial),
         "loss_at_init": trial["loss_at_init"],
         "reference_loss": trial["reference_loss"],
         "outcome": trial["outcome"],
     }
 
 
-def _capped_loss(trial: pd.Series) -> float:
+def capped_loss(trial: pd.Series) -> float:
+    """A run's final validation loss, at most its loss at init, nats; NaN where it was stopped."""
     if trial["diverged"]:
         return float(trial["loss_at_init"])
     if trial["outcome"] == "stopped":

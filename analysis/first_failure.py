@@ -56,6 +56,8 @@ def _first(run: pd.DataFrame | None, limit: pd.DataFrame) -> tuple[str, int] | N
     found: list[tuple[int, str]] = []
     for name in run.columns:
         read = run[name].dropna()
+        if len(read) < READINGS:  # A block that this run has not, say.
+            continue
         bound = limit[name].reindex(read.index)
         outside = (read > bound).to_numpy()
         held = np.convolve(outside, np.ones(READINGS, int), mode="valid") >= READINGS

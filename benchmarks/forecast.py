@@ -19,12 +19,11 @@ import forecast_inside as inside
 import forecast_stopping as decisions
 import pandas as pd
 import torch
+from forecast_features import collapse_as_feature
 from forecast_scale import across_scale, held_out_laws
-from peers import PEERS
 from record import Record
 
 from analysis.bank import Bank, read_bank
-from analysis.baselines import BASELINES
 from analysis.forecast_figures import (
     held_out_figure,
     lead_figure,
@@ -36,10 +35,10 @@ from analysis.scoring import reliability
 from analysis.stop_curves import looks_at, saved_at, stop_curve
 from analysis.stopping import FALSE_STOPS
 from tuner import train
+from tuner.config import dotted
 from tuner.reproduce import plan_part
 from tuner.reproductions import REPRODUCTIONS
 from tuner.resolve import resolve
-from tuner.rundir import run_id
 from tuner.stoppers import ForecastStop
 
 BANK = Path(__file__).resolve().parent / "bank"
@@ -48,6 +47,8 @@ SHOWN = ("foretune", "max_logit", "configuration", "log_lr", "attention_entropy"
 MAX_COST = 0.01
 COST_STEPS, COST_REPEATS = 300, 5
 RERUN_EVERY = 4
+CELL = ("model.width", "optimizer.lr", "model.qk_norm", "seed")
+"""Fields that tell the runs of the bank's core apart."""
 MAX_DIFFERENCE = 0.02
 """Nats between two machines: the same to the bit on one, chaotic in the last digits elsewhere."""
 
@@ -68,6 +69,7 @@ def main() -> int:
     record.say("")
     forecasts = inside.ranking(record, found)
     inside.levels(record, bank, found, forecasts)
+    collapse_as_feature(record, found)
     runs = decisions.stopping(record, found)
     curves = stop_curves(record, found, runs)
     decisions.searches(record, found, runs)
@@ -85,12 +87,7 @@ def stop_curves(
 ) -> dict[str, pd.DataFrame]:
     """Prints and returns steps saved against false stops for every predictor, held-out runs."""
     held_out = found.trials[~found.trials["run_id"].isin(found.of("fit"))]
-    predictors = {
-        inside.OURS: found.model,
-        inside.CONFIGURATION: inside.configuration_of(found),
-        **BASELINES,
-        **PEERS,
-    }
+    predictors = inside.predictors_of(found)
     scores = looks_at(held_out, found.telemetry, predictors)
     curves = {name: stop_curve(scores[name], runs) for name in predictors}
     record.say(
@@ -127,14 +124,18 @@ def cost(record: Record, found: inside.Scored) -> None:
 def rerun(record: Record, bank: Bank) -> None:
     """Trains a slice of the bank again and holds it against the records."""
     part = REPRODUCTIONS["bank"].parts["tiny"]["core"]
-    runs = {run_id(run): run for run in plan_part(part, "core", seeds=1, overrides={}).runs()}
-    known = bank.trials.set_index("run_id")
-    slice_ = [name for name in runs if name in known.index and known.loc[name, "size"] <= 32]
+    core = bank.trials[bank.trials["part"].eq("core")].set_index([*CELL])
+    # By their settings: a field that joined since is part of a run's id, with today's default.
+    runs = {
+        tuple(dotted(run)[path] for path in CELL): run
+        for run in plan_part(part, "core", seeds=1, overrides={}).runs()
+    }
+    slice_ = [cell for cell in runs if cell in core.index and core.loc[cell, "size"] <= 32]
     worst, same = 0.0, 0
     torch.set_num_threads(1)
-    for name in slice_[::RERUN_EVERY]:
-        outcome = train(runs[name], lambda step, row: None)
-        recorded = known.loc[name, "final_val_loss"]
+    for cell in slice_[::RERUN_EVERY]:
+        outcome = train(runs[cell], lambda step, row: None)
+        recorded = core.loc[cell, "final_val_loss"]
         difference = abs((outcome.final_val_loss or 0.0) - recorded)
         worst, same = max(worst, difference), same + (difference == 0)
     count = len(slice_[::RERUN_EVERY])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from peers import PEERS
 from record import Record
+from rksp import scores_of
 
 from analysis.backtest import (
     EARLY,
@@ -18,14 +19,17 @@ from analysis.backtest import (
 )
 from analysis.bank import Bank
 from analysis.baselines import BASELINES
+from analysis.collapse import Collapse
 from analysis.configuration import Configuration
+from analysis.forecast import Predictor
 from analysis.labels import LEVELS, UNSTABLE, label_runs
 from analysis.landmark import Landmarks, read_landmarks
 from analysis.scoring import auroc, expected_calibration_error
 from analysis.splits import SPLITS, split_runs
 from analysis.uncertainty import clustered_proportion
 
-OURS, CONFIGURATION = "foretune", "configuration"
+OURS, CONFIGURATION, COLLAPSE = "foretune", "configuration", "collapse residual"
+RKSP = "RKSP at initialisation"
 SIZES = ("size 2x", "size 4x", "size 16x")
 UNSEEN = ("intervention", "text", "architecture", "random")
 SIZES_AUROC, UNSEEN_AUROC, MAX_ECE = 0.98, 0.95, 0.05
@@ -90,18 +94,32 @@ def configuration_of(found: Scored) -> Configuration:
     return Configuration.fit(contexts, told)
 
 
-def ranking(record: Record, found: Scored) -> pd.DataFrame:
-    """Prints AUROC per predictor and split at 5 % of the steps; returns the forecasts."""
-    predictors = {
+def collapse_of(found: Scored) -> Collapse:
+    """Returns the collapse residual, its curves fitted on the healthy runs of the fit split."""
+    fitted = found.trials[found.trials["run_id"].isin(found.of("fit"))]
+    healthy = found.labels.loc[fitted["run_id"], "healthy"].to_numpy(bool)
+    return Collapse.fit(fitted[healthy], found.telemetry)
+
+
+def predictors_of(found: Scored) -> dict[str, Predictor]:
+    """Returns every predictor that is scored, by name."""
+    return {
         OURS: found.model,
         CONFIGURATION: configuration_of(found),
         **BASELINES,
+        COLLAPSE: collapse_of(found),
         **PEERS,
     }
+
+
+def ranking(record: Record, found: Scored) -> pd.DataFrame:
+    """Prints AUROC per predictor and split at 5 % of the steps; returns the forecasts."""
+    predictors, at_start = predictors_of(found), scores_of(found.trials)
     record.say(f"INSIDE A RUN: {len(found.trials)} runs, labels at excess {UNSTABLE}")
     forecasts = pd.DataFrame()
     for after in (True, False):
         forecasts = replay(found.trials, found.telemetry, predictors, after_warmup=after)
+        forecasts[RKSP] = at_start  # The same number at every step: no replay of it.
         where = f"warm-up + {EARLY:.0%}" if after else f"{EARLY:.0%}"
         record.say(f"\nAUROC at {where} of the steps (90 % interval, configurations resampled)")
         table = score_table(forecasts, found.labels["unstable"], found.splits, found.clusters)

@@ -8,17 +8,25 @@ It sees neither learning rate nor optimizer: one seed and architecture, one scor
 Shapes: D width, N token states.
 """
 
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from models import Tap
+from models import MODELS, Tap
 from models.placement import quantize
+from models.quantize import Quantization
 from models.quantized_layers import refresh
 from tuner.config import Run
+from tuner.data import Data
+from tuner.image_data import SOURCES, ImageData
 from tuner.streams import open_stream
 
 EPSILON = 1e-5
@@ -29,6 +37,39 @@ NEAR_ONE = (0.90, 1.05)
 """Moduli that count as near the unit circle."""
 RESIDUAL = 0.1
 """The paper's tau: modes with a larger relative residual are dropped."""
+
+
+def scores_of(trials: pd.DataFrame) -> pd.Series:
+    """Returns the score of every row of a trials table, indexed by run_id; once per start."""
+    rows = trials.to_dict("records")
+    return pd.Series({trial["run_id"]: _score_once(run_of(trial)) for trial in rows}, dtype=float)
+
+
+def run_of(trial: Mapping[str, Any]) -> Run:
+    """Returns the run of a row of a trials table as far as its start goes: no optimizer, no rate.
+
+    Fields that the table doesn't have, younger than it, have their defaults.
+    """
+    data = ImageData if trial["data.name"] in SOURCES else Data
+    return Run(
+        seed=int(trial["seed"]),
+        batch_size=int(trial["batch_size"]),
+        micro_batch_size=int(trial["batch_size"]),
+        model=_part(MODELS[trial["model.kind"]], "model", trial),
+        data=_part(data, "data", trial),
+        quantization=_part(Quantization, "quantization", trial),
+    )
+
+
+def _part(config: type, group: str, trial: Mapping[str, Any]) -> Any:
+    found = {f.name: (trial.get(f"{group}.{f.name}"), type(f.default)) for f in fields(config)}
+    # A column of whole numbers with a gap is one of floats; a gap is another kind's field.
+    return config(**{k: of(v) for k, (v, of) in found.items() if v is not None and v == v})
+
+
+@cache
+def _score_once(run: Run) -> float:
+    return score(run)
 
 
 def score(run: Run, *, tau: float = np.inf) -> float:

@@ -13,8 +13,7 @@ from tuner.config import Run
 from tuner.inert import check_effective, without_inert
 from tuner.optuna_space import PART, Choice, OptunaSpace, optuna_space, pack_value, unpack_value
 from tuner.optuna_study import quiet
-from tuner.plan import Plan, short
-from tuner.streams import open_stream
+from tuner.plan import Plan, check_streams, short
 
 EXAMPLES, TRIES = 20, 200
 """Random draws of each part that are looked at beforehand, and how many may be impossible."""
@@ -57,10 +56,11 @@ class OpenPlan:
             lines += [f"  {path:{width}}  {field}" for path, field in domains.items()]
         return lines
 
-    def examples(self) -> list[Run]:
+    def examples(self, *, check_data: bool = True) -> list[Run]:
         """Returns runs that may be drawn: random ones of every part, and the longest and shortest.
 
         Raises ValueError for a part of which none is possible, and for what was asked for in vain.
+        Without check_data no data is opened.
         """
         resolved = [
             pair
@@ -71,8 +71,8 @@ class OpenPlan:
         check_effective(resolved)
         runs = list(dict.fromkeys(without_inert(run) for _, run in resolved))
         check_rungs(run.model for run in runs)
-        for data, batch_size in {(run.data, run.batch_size) for run in runs}:
-            open_stream(data, batch_size=batch_size)
+        if check_data:
+            check_streams(runs)
         return runs
 
     def _possible(self, part: int) -> Iterator[list[tuple[dict[str, Any], Run]]]:

@@ -17,8 +17,11 @@ from tuner.journal import describe_all
 from tuner.optuna_plan import OpenPlan
 from tuner.optuna_study import Study
 from tuner.rundir import read_json, run_id, write_json
+from tuner.skipping import SkipRule, never_begun
 from tuner.streams import open_stream
 
+Skipped = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+"""(a run as `read_runs` has it, its outcome.json) of a run that a forecast keeps from beginning."""
 BY_TPE, AT_RANDOM = 20, 200
 """Draws in a row that may give no new run. TPE keeps to what is good, so that where few new ones
 are left random draws find them."""
@@ -27,12 +30,20 @@ are left random draws find them."""
 class Draws:
     """Draws the runs of a sweep, and tells Optuna how they ended."""
 
-    def __init__(self, directory: Path, plan: OpenPlan, journal: list[dict[str, Any]]):
-        """journal is what `read_runs` gives, with and without outcome.
+    def __init__(
+        self,
+        directory: Path,
+        plan: OpenPlan,
+        journal: list[dict[str, Any]],
+        *,
+        skip: SkipRule | None = None,
+    ):
+        """journal is what `read_runs` gives, with and without outcome; skip keeps runs from
+        beginning, which then don't count among `num_samples`.
 
         Raises ValueError where a run isn't what its draw says.
         """
-        self._runs_dir, self._plan = directory / "runs", plan
+        self._runs_dir, self._plan, self._skip = directory / "runs", plan, skip
         self._study = Study(plan.space, seed=plan.plan.seed)
         self._open: dict[str, list[Trial]] = {}
         self._outcomes: dict[str, Mapping[str, Any] | None] = {}
@@ -47,7 +58,8 @@ class Draws:
     @property
     def left(self) -> int:
         """How many runs are still to be drawn."""
-        return max(0, self._plan.plan.num_samples - len(self._outcomes))
+        begun = sum(not never_begun(outcome) for outcome in self._outcomes.values())
+        return max(0, self._plan.plan.num_samples - begun)
 
     def label(self, facts: Mapping[str, Any]) -> str:
         """Returns a short name for a run."""
@@ -57,37 +69,56 @@ class Draws:
         """Returns runs that may be drawn."""
         return self._plan.examples()
 
-    def draw(self) -> dict[str, Any] | None:
+    def draw(self, skipped: Skipped | None = None) -> dict[str, Any] | None:
         """Returns the next run as `read_runs` does, once it is written down; None for no more.
 
-        What can't be run and what is there already is told to Optuna, and drawn again.
+        What can't be run, what is there already and what is forecast to be unstable is told to
+        Optuna, and drawn again; skipped hears of the last.
         """
         rejected: list[dict[str, Any]] = []
+        last, wanted = "", self._plan.plan.num_samples
         for attempt in range(BY_TPE + AT_RANDOM if self.left else 0):
             trial = self._study.draw(at_random=attempt >= BY_TPE)
             try:
                 facts = self._describe(self._plan.run(trial.params))
             except ValueError as error:
                 self._study.reject(trial)
-                rejected.append({"params": trial.params, "run_id": "", "why": str(error)})
+                last = str(error)
+                rejected.append({"params": trial.params, "run_id": "", "why": last})
                 continue
             name, known = facts["run_id"], facts["run_id"] in self._outcomes
             self._enter(trial, name)
             if known:
-                rejected.append({"params": trial.params, "run_id": name, "why": "drawn before"})
+                last = "drawn before"
+                rejected.append({"params": trial.params, "run_id": name, "why": last})
                 continue
             draw = {"number": self._number, "params": trial.params, "rejected": rejected}
-            run = facts.pop("run")
-            write_json(self._runs_dir / name / "run.json", {**facts, "draw": draw})
-            self._number += 1
-            return {**facts, "draw": draw, "run": run}
+            facts = {**facts, "draw": draw}
+            outcome = self._skip.outcome(facts)[0] if self._skip else None
+            self._write_down(facts, outcome)
+            if outcome is None:
+                return facts
+            rejected, last = [], outcome["reason"]
+            if skipped:
+                skipped(facts, outcome)
         if self.left:
             self.exhausted = (
-                f"Optuna drew {len(self._outcomes)} of {self._plan.plan.num_samples} trials: "
-                f"{len(rejected)} more draws gave no new one that can be run (the last: "
-                f"{rejected[-1]['why']})."
+                f"Optuna drew {wanted - self.left} of {wanted} trials: "
+                f"{BY_TPE + AT_RANDOM} more draws gave no new one that can be run (the last: "
+                f"{last})."
             )
         return None
+
+    def _write_down(self, facts: Mapping[str, Any], outcome: Mapping[str, Any] | None) -> None:
+        """Writes run.json, after the outcome.json of a run that never begins: what ends between the
+        two must not leave it waiting."""
+        folder = self._runs_dir / facts["run_id"]
+        if outcome is not None:
+            write_json(folder / "outcome.json", outcome)
+        write_json(folder / "run.json", {k: v for k, v in facts.items() if k != "run"})
+        self._number += 1
+        if outcome is not None:
+            self.trial_ended(facts["run_id"])
 
     def trial_started(self, run_id: str) -> None:
         """A trial started or went on: nothing that Optuna must know."""
@@ -143,10 +174,12 @@ class RunSearcher(Searcher):
         waiting: list[dict[str, Any]],
         *,
         enter: Callable[[Mapping[str, Any]], None],
+        skipped: Skipped | None = None,
     ):
-        """enter is told of a run before Tune is, as `read_runs` has it."""
+        """enter is told of a run before Tune is, as `read_runs` has it; skipped of those that never
+        begin."""
         super().__init__(metric="objective", mode="min")
-        self._draws, self._enter = draws, enter
+        self._draws, self._enter, self._skipped = draws, enter, skipped
         self._waiting = sorted(waiting, key=lambda facts: facts["draw"]["number"])
 
     def __getstate__(self) -> dict[str, object]:
@@ -156,7 +189,7 @@ class RunSearcher(Searcher):
         """Returns the next run's id, or that there is none."""
         if self._waiting:
             return {"run_id": self._waiting.pop(0)["run_id"]}
-        facts = self._draws.draw()
+        facts = self._draws.draw(self._skipped)
         if facts is None:
             return Searcher.FINISHED  # pyright: ignore[reportReturnType] # Ray's own convention.
         self._enter(facts)

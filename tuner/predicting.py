@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import analysis
 from analysis.axes import AXES, predict_at
-from analysis.families import select
-from analysis.run_files import read_json
+from analysis.families import LADDER, WIDTH, select
+from analysis.run_files import flatten, read_json
 from models import at_size, count, has_ladder
 from tuner.journal import read_sweep
 from tuner.resolve import parse_assignments
@@ -36,14 +37,19 @@ def predict_command(
         raise ValueError(
             f"--save must name a new file, since a forecast is frozen once made, got {save}."
         )
-    prediction = analysis.predict(
+    ask = partial(
+        analysis.predict,
         directory,
-        n_params=_params_at(directory, size),
         size=size,
         lr=lr,
         threshold=_threshold(threshold),
         level=level,
     )
+    _params_at(directory, size, settings)  # For its rules, before anything is told.
+    prediction = ask(n_params=_params_at(directory, size))
+    on_its_ladder = _params_at(directory, size, values=prediction.family_values)
+    if on_its_ladder != prediction.n_params:
+        prediction = ask(n_params=on_its_ladder, family=prediction.family)
     if save:
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         Path(save).write_text(prediction.to_json() + "\n")
@@ -71,7 +77,7 @@ def _elsewhere(
     found = predict_at(
         select(records.trials, same),
         records.telemetry,
-        n_params=_params_at(directory, size, settings),
+        n_params=_params_at(directory, size, settings, prediction.family_values),
         settings=settings,
         threshold=prediction.threshold,
         level=prediction.level,
@@ -112,13 +118,25 @@ def _threshold(text: str) -> float | Literal["auto"]:
         raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
 
 
-def _params_at(directory: Path, size: int, settings: Mapping[str, Any] | None = None) -> int:
-    """N of the sweep's own model at another rung: its smallest variant, without added norms."""
+def _params_at(
+    directory: Path,
+    size: int,
+    settings: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> int:
+    """N of the sweep's own model at another rung: its smallest variant, without added norms.
+
+    values are a family's, of which those that say what ladder it stands on count.
+    """
     run_files = sorted((directory / "runs").glob("*/run.json"))
     if not run_files:
         read_sweep(directory)
         raise ValueError(f"DIR must hold runs, got none in {directory}.")
-    facts = min(map(read_json, run_files), key=lambda f: (f["size"], f["n_params"]))
+    ladder = {path: value for path, value in (values or {}).items() if path in (LADDER, WIDTH)}
+    facts = min(
+        (f for f in map(read_json, run_files) if _has(f["config"], ladder)),
+        key=lambda f: (f["size"], f["n_params"]),
+    )
     model = from_config(facts["config"]).model
     if not has_ladder(model):
         raise ValueError(
@@ -130,4 +148,15 @@ def _params_at(directory: Path, size: int, settings: Mapping[str, Any] | None = 
         for path, value in (settings or {}).items()
         if path.startswith("model.")
     }
+    if "depth" in own and getattr(model, "ladder", "width") != "width":
+        raise ValueError(
+            f"--at model.depth must be left out where --size sets the depth, got {own['depth']} on "
+            f"the ladder {model.ladder}; give --size alone."
+        )
     return count(replace(at_size(model, size), **own)).n_params
+
+
+def _has(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a run's config has these values; one that lacks a field doesn't rule it out."""
+    flat = flatten(config)
+    return all(flat.get(path, value) == value for path, value in values.items())

@@ -63,6 +63,11 @@ class Progress:
             reason += f" (audited; at step {forecast['step']} {forecast['reason']})"
         self._line(f"{label}: {outcome['outcome']}, {told}{reason}")
 
+    def skipped(self, label: str, outcome: Mapping[str, Any]) -> None:
+        """A trial was drawn that is not to begin: one more than are asked for."""
+        self._total, self._done = self._total + 1, self._done + 1
+        self._line(f"{label}: {outcome['outcome']} ({outcome['reason']})")
+
     def seconds_left(self) -> float | None:
         """Returns the seconds left, or None before anything is known."""
         begun = sum(self._left.get(r, 0.0) * share for r, share in self._running.items())

@@ -6,12 +6,12 @@ run is run.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import analysis
-from analysis.families import LR, NOT_FACTORS, Family, families
+from analysis.families import LR, Family, families, is_no_factor
 from analysis.run_files import flatten
 from tuner.execution import Execution
 from tuner.outcome import Outcome
@@ -19,8 +19,52 @@ from tuner.outcome import Outcome
 UNTOLD = ("eval_every", "telemetry_every", "probes")
 """Fields that change what is measured of a run, not the run."""
 
-Foretell = Callable[[str, float, float], analysis.Prediction]
-"""(label of a family, n_params, lr) -> what the law says."""
+
+class SkipRule:
+    """The law of an ended sweep as a rule about single runs, before they begin."""
+
+    def __init__(self, execution: Execution):
+        """Raises ValueError where `skip_from` holds no sweep."""
+        records = analysis.load(execution.skip_from)
+        self._threshold = execution.skip_above
+        self._known = list(families(records.trials))
+
+        @cache
+        def foretell(family: str, n_params: float, lr: float) -> analysis.Prediction:
+            return analysis.predict(records, n_params=n_params, lr=lr, family=family)
+
+        self._foretell = foretell
+
+    def outcome(self, run: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """Returns the outcome.json of a run that isn't to begin, None for one that is.
+
+        run is the content of run.json. Beside it: why the law can't tell, or nothing where it can.
+        """
+        probability, why = self._probability(run)
+        if probability is None:
+            return None, why
+        told = probability > self._threshold
+        return (_outcome(run, probability, self._threshold, why) if told else None), ""
+
+    def _probability(self, run: Mapping[str, Any]) -> tuple[float | None, str]:
+        """The probability that a run is unstable, and the law's reason; None where it can't."""
+        config = flatten(run["config"])
+        differences = [_difference(config, family) for family in self._known]
+        if all(differences):
+            least = min(differences, key=len, default=["its settings"])
+            return None, f"no family of runs there has the same {', '.join(least)}"
+        family = self._known[differences.index([])]
+        prediction = self._foretell(family.label, float(run["n_params"]), float(config[LR]))
+        if prediction.probability is None or not 0 <= prediction.probability <= 1:
+            return None, prediction.reason
+        return prediction.probability, prediction.reason
+
+
+def never_begun(outcome: Mapping[str, Any] | None) -> bool:
+    """Whether an outcome.json is that of a run that a law has kept from beginning."""
+    if outcome is None or outcome["outcome"] != "stopped" or outcome["step"] > 0:
+        return False
+    return bool(outcome.get("forecast"))
 
 
 def skips(
@@ -32,38 +76,10 @@ def skips(
     """
     if execution.skip_above >= 1:
         return {}, []
-    records = analysis.load(execution.skip_from)
-    known = list(families(records.trials))
-    foretell = cache(
-        lambda family, n_params, lr: analysis.predict(
-            records, n_params=n_params, lr=lr, family=family
-        )
-    )
-    outcomes: dict[str, dict[str, Any]] = {}
-    untold: list[str] = []
-    for run in runs:
-        probability, why = _probability(run, known, foretell)
-        if probability is None:
-            untold.append(why)
-        elif probability > execution.skip_above:
-            outcomes[run["run_id"]] = _outcome(run, probability, execution.skip_above, why)
-    return outcomes, _told(runs, outcomes, untold, execution)
-
-
-def _probability(
-    run: Mapping[str, Any], known: list[Family], foretell: Foretell
-) -> tuple[float | None, str]:
-    """The probability that a run is unstable, and the law's reason; None where it can't tell."""
-    config = flatten(run["config"])
-    differences = [_difference(config, family) for family in known]
-    if all(differences):
-        least = min(differences, key=len, default=["its settings"])
-        return None, f"no family of runs there has the same {', '.join(least)}"
-    family = known[differences.index([])]
-    prediction = foretell(family.label, float(run["n_params"]), float(config[LR]))
-    if prediction.probability is None or not 0 <= prediction.probability <= 1:
-        return None, prediction.reason
-    return prediction.probability, prediction.reason
+    rule = SkipRule(execution)
+    found = {run["run_id"]: rule.outcome(run) for run in runs}
+    outcomes = {name: outcome for name, (outcome, _) in found.items() if outcome}
+    return outcomes, _told(runs, outcomes, [why for _, why in found.values() if why], execution)
 
 
 def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
@@ -73,7 +89,8 @@ def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
         name
         for name in config
         if name in trials
-        and name not in (*NOT_FACTORS, *UNTOLD)
+        and name not in UNTOLD
+        and not is_no_factor(trials, name)
         and trials[name].nunique(dropna=False) == 1
     ]
     return [name for name in shared if not _same(config[name], trials[name].iloc[0])]

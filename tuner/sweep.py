@@ -31,7 +31,7 @@ from tuner.mlflow_tracker import MLflowSender, public
 from tuner.plan import Plan, Space
 from tuner.provenance import CODE_ROOT, commit, machine, versions
 from tuner.rundir import FORMAT, check_writable, local_path
-from tuner.skipping import skips
+from tuner.skipping import SkipRule, skips
 from tuner.stoppers import limits, stopper_of
 from tuner.storage_probe import probe_storage
 from tuner.trials import run_trials, scheduler_of
@@ -102,15 +102,17 @@ def sweep_plan(
     """
     execution = execution or Execution()
     directory = local_path("--out", out).resolve()
-    drawn = open_plan(plan, execution)
+    drawn = open_plan(plan)
     runs = drawn.examples() if drawn else plan.runs()
     scheduler_of(execution, runs, {})  # For its rules alone, as the next.
     stopper_of(execution)
     check_new(directory)  # Now, and again once connected.
-    told = [] if drawn else describe_all(runs)
+    told = describe_all(runs) if not drawn or execution.skip_above < 1 else []
     skipped, sentences = skips(told, execution)
     for sentence in sentences:
-        print(sentence, flush=True)
+        print(f"{'Of random draws: ' if drawn else ''}{sentence}", flush=True)
+    if drawn:  # Those were examples; what will be there is judged when it is drawn.
+        told, skipped = [], {}
     facts = {
         "format": FORMAT,
         "command": command or "tuner.sweep(...)",
@@ -178,7 +180,7 @@ def _execute(directory: Path, execution: Execution, connection: cluster.Connecti
         ) from None
     with lock:
         waiting, ended = read_runs(directory)
-        draws = _draws(directory, [*waiting, *ended])
+        draws = _draws(directory, [*waiting, *ended], execution)
         sender = MLflowSender(
             directory, tracking_uri=execution.tracking_uri, experiment=execution.experiment
         )
@@ -214,24 +216,16 @@ def _execute(directory: Path, execution: Execution, connection: cluster.Connecti
     return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
 
 
-def open_plan(plan: Plan, execution: Execution) -> "OpenPlan | None":
-    """Returns the plan of a search that draws runs as others end; None where they are listed.
-
-    Raises ValueError for what doesn't go with such a search.
-    """
+def open_plan(plan: Plan) -> "OpenPlan | None":
+    """Returns the plan of a search that draws runs as others end; None where they are listed."""
     if plan.search != "optuna":
         return None
-    if execution.skip_above < 1:
-        raise ValueError(
-            f"skip_above must be 1 for search=optuna, got {execution.skip_above:g}: which runs "
-            f"there will be isn't known before; use stopper=forecast, or search=random."
-        )
     from tuner.optuna_plan import OpenPlan
 
     return OpenPlan.of(plan)
 
 
-def _draws(directory: Path, journal: list[dict[str, Any]]) -> "Draws | None":
+def _draws(directory: Path, journal: list[dict[str, Any]], execution: Execution) -> "Draws | None":
     """What draws the runs of a sweep, rebuilt from those that are written down."""
     facts = read_sweep(directory)
     if facts.get("search") != "optuna":
@@ -239,4 +233,5 @@ def _draws(directory: Path, journal: list[dict[str, Any]]) -> "Draws | None":
     from tuner.optuna_plan import OpenPlan
     from tuner.optuna_search import Draws
 
-    return Draws(directory, OpenPlan.from_json(facts["draws"]), journal)
+    skip = SkipRule(execution) if execution.skip_above < 1 else None
+    return Draws(directory, OpenPlan.from_json(facts["draws"]), journal, skip=skip)

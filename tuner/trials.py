@@ -134,7 +134,10 @@ def _drawn(
         roster.add(facts, draws.label(facts))
         progress.drawn(facts["run_id"], cost(facts))
 
-    searcher = RunSearcher(draws, waiting, enter=enter)
+    def skipped(facts: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+        progress.skipped(draws.label(facts), outcome)
+
+    searcher = RunSearcher(draws, waiting, enter=enter, skipped=skipped)
     return _Source({}, searcher, count=len(waiting) + draws.left, at_once=at_once)
 
 

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from rksp import mass_near_one, score
+from rksp import mass_near_one, run_of, score, scores_of
 
 from tuner.resolve import resolve
+
+BANK = Path(__file__).parents[2] / "benchmarks" / "bank" / "trials.parquet"
 
 
 def states(width=8, count=400):
@@ -50,3 +55,23 @@ def test_it_is_the_same_twice_blind_to_the_learning_rate_and_high_for_small_bran
 def test_convolutional_networks_are_refused():
     with pytest.raises(ValueError, match="token states"):
         score(resolve("cnn-tiny", size=16))
+
+
+def test_a_run_of_the_bank_is_the_one_that_its_row_describes():
+    trials = pd.read_parquet(BANK)
+    for part in ("core", "ternary", "images", "text"):
+        for trial in trials[trials["part"] == part].tail(1).to_dict("records"):
+            run = run_of(trial)
+            told = (run.seed, run.model.width, run.model.qk_norm, run.data.name, run.batch_size)
+            names = ("seed", "model.width", "model.qk_norm", "data.name", "batch_size")
+            assert told == tuple(trial[name] for name in names)
+            assert run.quantization.format == trial["quantization.format"]
+
+
+def test_rows_that_differ_in_their_learning_rate_alone_have_one_score():
+    trials = pd.read_parquet(BANK)
+    alike = trials[trials["part"].eq("core") & trials["size"].eq(16) & trials["seed"].eq(1)]
+    found = scores_of(alike[alike["model.qk_norm"].eq(False)])
+    assert len(found) == alike["optimizer.lr"].nunique() > 1
+    assert found.nunique() == 1
+    assert 0 <= found.iloc[0] <= 1

@@ -4,16 +4,19 @@ import json
 import warnings
 
 import pytest
+from learnt_sweep import write_learnt
 from optuna.trial import TrialState
 from ray import tune
 
+from tuner.execution import Execution
 from tuner.journal import read_runs
 from tuner.optuna_plan import OpenPlan
 from tuner.optuna_search import Draws, RunSearcher
 from tuner.optuna_study import DIVERGED, IMPOSSIBLE, STARTUP, UNSTABLE
-from tuner.outcome import Outcome
+from tuner.outcome import NO_LOSS, Outcome
 from tuner.plan import Plan
 from tuner.rundir import from_config, write_json
+from tuner.skipping import SkipRule
 
 LR = {"optimizer.lr": tune.loguniform(1e-3, 1e-1), "model.size": tune.choice([16, 32])}
 PARTS = [
@@ -27,13 +30,13 @@ FORECAST = {"probability": 0.9, "threshold": 0.5, "step": 8, "by_step": 12, "rea
 def draws(tmp_path, text):
     """Makes the draws of a space over a directory, from what is written there."""
 
-    def make(space=LR, *, out="sweep", num_samples=40, seed=0, overrides=None):
+    def make(space=LR, *, out="sweep", num_samples=40, seed=0, overrides=None, skip=None):
         directory = tmp_path / out
         (directory / "runs").mkdir(parents=True, exist_ok=True)
         fixed = {"steps": 20, "data.name": "text", "data.path": str(text), **(overrides or {})}
         plan = Plan(space, search="optuna", num_samples=num_samples, seed=seed, overrides=fixed)
         waiting, ended = read_runs(directory)
-        return Draws(directory, OpenPlan.of(plan), [*waiting, *ended])
+        return Draws(directory, OpenPlan.of(plan), [*waiting, *ended], skip=skip)
 
     return make
 
@@ -139,6 +142,34 @@ def test_an_impossible_combination_is_told_and_drawn_again(draws):
     assert len(told(search)) == 12 + len(rejected)
     assert told(draws(space, num_samples=12))[5:9] != []
     assert same(told(draws(space, num_samples=12)), told(search))
+
+
+def test_a_draw_that_a_law_forecasts_to_be_unstable_is_told_and_another_drawn(
+    draws, text, tmp_path
+):
+    """The law: unstable at width 16 from 0.052 on. What is skipped takes no one's place."""
+    fields = {"eval_every": 50, "data.validation_sequences": 128}
+    learnt = write_learnt(tmp_path / "learnt", text, **fields)
+    rule = SkipRule(Execution(skip_above=0.95, skip_from=str(learnt)))
+    space = {"optimizer.lr": tune.grid_search([0.01, 0.2, 0.3]), "model.size": 16}
+    search, heard = draws(space, num_samples=2, skip=rule), []
+    facts = search.draw(lambda run, outcome: heard.append((run["run_id"], outcome)))
+    assert facts["run"].optimizer.lr == 0.01
+    end(search, facts)
+    assert search.left == 1
+    assert search.draw(lambda run, outcome: heard.append((run["run_id"], outcome))) is None
+    assert search.exhausted.startswith("Optuna drew 1 of 2 trials: ")
+    assert len(heard) == 2
+    for name, outcome in heard:
+        folder = search._runs_dir / name
+        assert json.loads((folder / "outcome.json").read_text()) == outcome
+        assert json.loads((folder / "run.json").read_text())["config"]["optimizer"]["lr"] > 0.1
+    infeasible = [t for t in told(search) if UNSTABLE in t.constraints]
+    assert {t.state for t in infeasible} == {TrialState.PRUNED}
+    assert {t.value for t in infeasible} == {NO_LOSS}
+    again = draws(space, num_samples=2, skip=rule)
+    assert again.left == 1
+    assert same(told(again), told(search)[: len(told(again))])
 
 
 def test_a_repeated_run_is_told_what_is_known_and_the_space_ends(draws):

@@ -145,7 +145,7 @@ def test_a_space_with_fewer_runs_than_asked_for_ends_and_says_so(text, tmp_path,
     [
         ({"seeds": 2}, {}, "seeds must be 1 for search=optuna"),
         ({"space": {"optimizer.lr": tune.randn(0, 1)}}, {}, "optimizer.lr must be uniform"),
-        ({}, {"skip_above": 0.5, "skip_from": "x"}, "skip_above must be 1 for search=optuna"),
+        ({}, {"skip_above": 0.5, "skip_from": "x"}, "a sweep's directory must exist, got"),
         ({}, {"scheduler": "asha", "grace_steps": 500}, "grace_steps must be from 1 to the 20"),
         ({"preset": "lm-tinny"}, {}, "Did you mean lm-tiny"),
     ],

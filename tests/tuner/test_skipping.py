@@ -1,56 +1,24 @@
 """Runs that the law of an ended sweep forecasts to be unstable aren't begun, and it is said."""
 
 import json
+import shlex
 
 import pytest
+from learnt_sweep import LRS, STEPS, described, write_learnt
 from ray import tune
 
 from analysis import critical_table, load, sensitivity_table
+from tuner.cli import main
 from tuner.end_table import stops
 from tuner.execution import Execution
-from tuner.journal import describe_all
-from tuner.outcome import NO_LOSS, Outcome
-from tuner.resolve import resolve
-from tuner.rundir import MetricsFile, write_json
+from tuner.outcome import NO_LOSS
 from tuner.skipping import skips
 from tuner.sweep import resume, sweep
-
-LRS = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-STEPS = 20
-
-
-def described(text, cells, **changes):
-    """run.json of (size, LR) cells."""
-    data = {"data.name": "text", "data.path": str(text), "data.validation_sequences": 8}
-    fields = {"steps": STEPS, "eval_every": 10, **data, **changes}
-    runs = [
-        resolve("lm-tiny", size=size, overrides={**fields, "optimizer.lr": lr})
-        for size, lr in cells
-    ]
-    return describe_all(runs)
-
-
-def end_well(folder, run):
-    """Lets a run end whose largest logit passes 100 at LR 0.05 (N / 1e4)^-0.5, seed noise none."""
-    lr = run["config"]["optimizer"]["lr"]
-    logit = 100 * (lr / (0.05 * (run["n_params"] / 1e4) ** -0.5)) ** 2
-    write_json(folder / "run.json", run)
-    rows = MetricsFile(folder / "metrics.jsonl")
-    for step in range(0, STEPS, 5):
-        rows(step, {"loss": 3.0, "max_attention_logit": 3.0 if step == 0 else logit})
-    rows.close()
-    ends = {"loss_at_init": 6.0, "final_val_loss": 2.5 + 0.001 * logit**0.5}
-    outcome = Outcome(outcome="finished", step=STEPS, reason="all done", **ends)
-    write_json(folder / "outcome.json", outcome.record(run["run_id"]))
 
 
 @pytest.fixture(scope="module")
 def learnt(text, tmp_path_factory):
-    """The folder of a sweep over widths 16 to 48, without qk-layernorm, from records by hand."""
-    directory = tmp_path_factory.mktemp("learnt")
-    for run in described(text, [(size, lr) for size in (16, 32, 48) for lr in LRS]):
-        end_well(directory / "runs" / run["run_id"], run)
-    return directory
+    return write_learnt(tmp_path_factory.mktemp("learnt"), text)
 
 
 def execution(learnt, above=0.95):
@@ -138,3 +106,26 @@ def test_a_sweep_begins_the_others_alone_and_its_records_say_so(
     assert "1 stopped early" in row["status"]
     critical_table(records.trials, records.telemetry, threshold=100.0)
     assert resume(result.directory).outcomes == result.outcomes
+
+
+def test_a_dry_run_says_what_would_not_be_started(text, learnt, tmp_path, capsys):
+    settings = f"steps={STEPS} eval_every=10 data.name=text data.path='{text}'"
+    words = shlex.split(
+        f"sweep random-lr --sizes 64 --out '{tmp_path / 'out'}' --skip-above 0.95 --skip-from "
+        f"'{learnt}' --dry-run --drop model.qk_norm optimizer.weight_decay "
+        f"--set {settings} data.validation_sequences=8"
+    )
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--grid", "optimizer.lr=1e-2,3e-1"])
+    assert end.value.code == 0
+    told = capsys.readouterr().out.splitlines()
+    marked = [line for line in told if line.endswith("  not to be started")]
+    assert [line.split("FLOP  ")[1] for line in marked] == ["lr=0.3  not to be started"]
+    assert any("--skip-above 0.95 does not start 1 of 2 runs" in line for line in told)
+    assert any(line.startswith("1 trials, ") for line in told)
+    with pytest.raises(SystemExit):
+        main([*words, "--search", "optuna", "--num-samples", "4"])
+    told = capsys.readouterr().out
+    assert "Of random draws: --skip-above 0.95 does not start " in told
+    assert "4 trials, which Optuna chooses one after another" in told
+    assert not list(tmp_path.iterdir())
