@@ -1,7 +1,8 @@
 """The command `foretune`; `python -m tuner` is the same.
 
-Exit codes: 0 done; 2 bad arguments, in one sentence; 3 some trials failed for a reason other than
-divergence; 130 interrupted; 141 where the reader of its output has gone.
+Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments, in one sentence; 3
+some trials failed for a reason other than divergence; 130 interrupted; 141 where the reader of its
+output has gone.
 """
 
 import os
@@ -12,15 +13,26 @@ from pathlib import Path
 
 import tyro
 
+from tuner.cli_checks import coord_check
 from tuner.cli_records import backtest, collect, export, list_names, predict, report, sync
 from tuner.cli_runs import reproduce, resume, sweep, train
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 
-Exit codes: 0 done; 2 bad arguments; 3 some trials failed for a reason other than divergence; 130
-interrupted."""
+Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments; 3 some trials failed
+for a reason other than divergence; 130 interrupted."""
 
-MANY = ("--set", "--grid", "--intervention", "--sizes", "--check", "--drop", "--at")
+MANY = (
+    "--set",
+    "--grid",
+    "--intervention",
+    "--sizes",
+    "--check",
+    "--drop",
+    "--at",
+    "--widths",
+    "--parametrization",
+)
 """Options that take several values, in one go or repeated."""
 
 
@@ -56,6 +68,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "backtest": backtest,
     "export": export,
     "sync": sync,
+    "coord-check": coord_check,
     "reproduce": reproduce,
     "submit": _submit([]),
     "list": list_names,

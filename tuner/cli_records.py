@@ -53,7 +53,8 @@ def predict(
 
     Args:
         directory: the sweep's directory.
-        size: rung of the ladder to predict; for transformers the width.
+        size: rung of the sweep's ladder to predict; for transformers the width, or what its
+            model.ladder says.
         lr: learning rate to judge at that size.
         threshold: largest attention logit that counts as danger (a number, in nats), or auto to
             calibrate it on the sweep's own runs.

@@ -41,7 +41,7 @@ def train(
         interventions: named changes, applied from left to right (`foretune list interventions`).
         overrides: fields to set, like optimizer.lr=1e-3 (steps and warm-up in updates, batch_size
             in sequences, data.sequence_length in tokens).
-        size: rung of the ladder; for transformers the width.
+        size: rung of the ladder; for transformers the width, or what model.ladder says.
         stopper: none runs to the end; forecast ends the run where it is forecast to be unstable.
         false_stops: share of healthy runs that the forecast may stop: one it is calibrated for.
         audit: share of such runs that go on to their end, to check the forecast.
@@ -105,7 +105,8 @@ def sweep(
         out: new directory for the sweep's records, on a file system that every node sees.
         preset: name of a preset (`foretune list presets`) or FILE.py:NAME; empty is the space's
             own (`foretune list spaces`), else lm-tiny.
-        sizes: rungs of the ladder instead of the space's own; for transformers the width.
+        sizes: rungs of the ladder instead of the space's own; for transformers the width, or with
+            --set model.ladder=depth the blocks, with joint the width, with as many blocks as heads.
         grids: values to try for a field, like optimizer.lr=1e-3,1e-2.
         drop: fields of the space to leave as the preset has them.
         interventions: named changes to every run (`foretune list interventions`).
@@ -123,6 +124,7 @@ def sweep(
         false_stops: share of healthy trials that the forecast may stop: one it is calibrated for.
         audit: share of the trials to be stopped that run to their end, to check the forecast.
         skip_above: probability of instability above which a trial isn't started; 1 starts all.
+            optuna draws another in its place.
         skip_from: directory of an ended sweep, whose law across sizes gives that probability.
         max_concurrent: trials at once; 0 means as many as fit.
         cpus_per_trial: CPUs, and threads, of a trial.
@@ -133,7 +135,7 @@ def sweep(
         address: Ray cluster to join, auto or HOST:PORT; empty starts one on this machine.
         tracking_uri: MLflow store; empty is mlflow.db in OUT.
         experiment: MLflow experiment.
-        dry_run: only print the trials and what they cost.
+        dry_run: only print the trials and what they cost, without opening the data.
     """
     from tuner.commands import sweep_command
     from tuner.execution import Execution
@@ -195,7 +197,7 @@ def _command() -> str:
 
 
 def reproduce(
-    figure: Positional[str],
+    figures: Positional[tuple[str, ...]],
     /,
     *,
     out: str,
@@ -214,7 +216,8 @@ def reproduce(
     Sweeps in OUT go on where they stopped, so the same command continues an interrupted one.
 
     Args:
-        figure: what to reproduce (`foretune list figures`).
+        figures: what to reproduce (`foretune list figures`); those that read the same runs share
+            them.
         out: directory for sweeps, tables and figures.
         scale: tiny takes minutes on two CPU cores; small wants a GPU; paper is the source's own
             setting where it is public.
@@ -225,14 +228,14 @@ def reproduce(
         gpus_per_trial: GPUs of a trial; 0 trains on the CPU.
         address: Ray cluster to join, auto or HOST:PORT; empty starts one on this machine.
         tracking_uri: MLflow store; empty is mlflow.db in each sweep's directory.
-        dry_run: only print the trials and what they cost.
+        dry_run: only print the trials and what they cost, without opening the data.
     """
     from tuner.execution import Execution
     from tuner.reproduce import reproduce as run
     from tuner.rundir import local_path
 
     return run(
-        figure,
+        figures,
         out=local_path("--out", out),
         scale=scale,
         seeds=seeds,

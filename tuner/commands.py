@@ -3,29 +3,25 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import analysis
 from models import MODELS
 from search_spaces import SPACES
-from tuner.config import Run
 from tuner.data import NAMES as DATASETS
+from tuner.dry_run import print_plan
 from tuner.end_table import end_table, stops
 from tuner.execution import Execution
 from tuner.image_data import SOURCES
 from tuner.interventions import INTERVENTIONS
 from tuner.journal import read_sweep
 from tuner.mlflow_tracker import sync, view_hint
-from tuner.plan import Plan, label_runs
+from tuner.plan import Plan
 from tuner.presets import PRESETS
 from tuner.quantizers import ABOUT as QUANTIZERS_ABOUT
 from tuner.quantizers import QUANTIZERS
 from tuner.reproductions import REPRODUCTIONS
-from tuner.rundir import cost, describe, read_json
-from tuner.sweep import SweepResult, open_plan, resume, sweep_plan
-
-if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
-    from tuner.optuna_plan import OpenPlan
+from tuner.rundir import read_json
+from tuner.sweep import SweepResult, resume, sweep_plan
 
 
 def sweep_command(
@@ -33,39 +29,9 @@ def sweep_command(
 ) -> int:
     """Runs (or only costs) a plan and prints its table; returns the exit code."""
     if dry_run:
-        drawn = open_plan(plan, execution)
-        return _print_draws(drawn) if drawn else _print_plan(plan.runs())
+        return print_plan(plan, execution)
     print(f"foretune sweep {plan.name} -> {out}", flush=True)
     return _finish(sweep_plan(plan, out=out, execution=execution, command=command))
-
-
-def _print_plan(runs: list[Run]) -> int:
-    facts = [describe(run) for run in runs]
-    labels = label_runs(runs)
-    for run in facts:
-        name = run["run_id"]
-        print(f"{name}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[name]}")
-    largest = max(facts, key=lambda run: run["n_params_total"])
-    print(
-        f"{len(runs)} trials, {sum(map(cost, facts)):.2e} FLOP in all; the largest holds "
-        f"{16 * largest['n_params_total'] / 2**20:,.1f} MiB of weights, gradients and moments"
-    )
-    return 0
-
-
-def _print_draws(drawn: "OpenPlan") -> int:
-    """What can be said of runs that aren't drawn yet."""
-    runs, count = drawn.examples(), drawn.plan.num_samples
-    facts = [describe(run) for run in runs]
-    print("\n".join(drawn.describe()))
-    mean = sum(map(cost, facts)) / len(facts)
-    largest = max(run["n_params_total"] for run in facts)
-    print(
-        f"{count} trials, which Optuna chooses one after another; {count * mean:.2e} FLOP in all "
-        f"if they cost what {len(runs)} random draws do, of which the largest holds "
-        f"{16 * largest / 2**20:,.1f} MiB of weights, gradients and moments"
-    )
-    return 0
 
 
 def resume_command(directory: Path, *, address: str) -> int:
@@ -144,6 +110,8 @@ TEXTS = {
     "prose": "The language reference that Python's help() shows, as bytes (embedded, English).",
     "text": "A local file, or all files of a folder, as bytes: data.path.",
     "tokens": "A memory-mapped token file, .npy or .bin (uint16): data.path, data.vocab_size.",
+    "c4": "English C4 as tokens, from the hub or a folder: data.tokenizer, data.tokens (extra hf).",
+    "hf": "Any data set of Hugging Face as tokens: data.path, data.tokenizer, data.tokens.",
 }
 
 

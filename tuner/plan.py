@@ -1,6 +1,6 @@
 """From a search space to the list of runs it means, checked before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import product
 from typing import Any
@@ -61,10 +61,11 @@ class Plan:
                 f"with --grid seed=0,1,2, or run another sweep with --seed."
             )
 
-    def runs(self) -> list[Run]:
+    def runs(self, *, check_data: bool = True) -> list[Run]:
         """Returns every run of a grid or random search, resolved and checked, without repetitions.
 
-        Raises ValueError for what can't run, before anything does.
+        Raises ValueError for what can't run, before anything does. Without check_data no data is
+        opened: for counting what runs cost where their data isn't.
         """
         rng = np.random.RandomState(self.seed)
         grid, parts = self.search == "grid", parts_of(self.space)
@@ -77,8 +78,8 @@ class Plan:
         check_effective(resolved)
         check_rungs(run.model for _, run in resolved)
         runs = {run_id(run): run for run in (without_inert(run) for _, run in resolved)}
-        for data, batch_size in {(run.data, run.batch_size) for run in runs.values()}:
-            open_stream(data, batch_size=batch_size)
+        if check_data:
+            check_streams(runs.values())
         return list(runs.values())
 
     def complete(self, chosen: Mapping[str, Any], *, seed: int) -> tuple[dict[str, Any], Run]:
@@ -109,6 +110,12 @@ class Plan:
             "interventions": list(self.interventions),
             "overrides": {path: json_value(value) for path, value in self.overrides.items()},
         }
+
+
+def check_streams(runs: Iterable[Run]) -> None:
+    """Opens the data of all runs; ValueError where some can't give a batch."""
+    for data, batch_size in {(run.data, run.batch_size) for run in runs}:
+        open_stream(data, batch_size=batch_size)
 
 
 def _grid(space: Part) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ follow; everything else is a value to override.
 from collections.abc import Callable
 
 from models import ConvNetConfig, TorchvisionConfig, TransformerConfig, ViTConfig
-from tuner.config import PROBES, ModelConfig, Optimizer, Run, Schedule, override
+from tuner.config import PROBES, Loss, ModelConfig, Optimizer, Run, Schedule, override
+from tuner.data import Data
 from tuner.image_data import ImageData
 
 WARMUP_SHARE = 0.05
@@ -34,6 +35,40 @@ def lm_llama(steps: int = 200) -> Run:
     """
     return override(
         lm_tiny(steps), {"model.width": 256, "model.norm": "rmsnorm", "model.mlp": "swiglu"}
+    )
+
+
+def lm_paper(steps: int = 100_000) -> Run:
+    """Source A's language model (section 2.1): C4, T5's vocabulary, 256 x 512 tokens a step, bf16.
+
+    z-loss 1e-4, qk-layernorm, head_dim 64 (the source gives none), width 512, 6 blocks. For GPUs.
+    """
+    positions, vocabulary, batch = 512, 32101, 256
+    return Run(
+        steps=steps,
+        batch_size=batch,
+        micro_batch_size=32,
+        eval_every=max(1, steps // 20),
+        telemetry_every=max(1, steps // 1000),
+        precision="bfloat16",
+        probes=PROBES,
+        model=TransformerConfig(
+            width=512,
+            depth=6,
+            head_dim=64,
+            qk_norm=True,
+            max_positions=positions,
+            vocab_size=vocabulary,
+        ),
+        data=Data(
+            name="c4",
+            tokenizer="google-t5/t5-base",
+            tokens=steps * batch * positions,
+            vocab_size=vocabulary,
+            sequence_length=positions,
+        ),
+        schedule=_schedule(steps),
+        loss=Loss(z_loss=1e-4),
     )
 
 
@@ -82,6 +117,7 @@ def _schedule(steps: int) -> Schedule:
 PRESETS: dict[str, Callable[..., Run]] = {
     "lm-tiny": lm_tiny,
     "lm-llama": lm_llama,
+    "lm-paper": lm_paper,
     "vit-tiny": vit_tiny,
     "cnn-tiny": cnn_tiny,
     "resnet-tiny": resnet_tiny,

@@ -1,21 +1,24 @@
-"""`foretune reproduce`: runs the sweeps of a claim and writes table, figure and verdicts."""
+"""`foretune reproduce`: runs the sweeps of a claim and writes tables, figures and verdicts."""
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import analysis
+from analysis.answer import Answer
 from analysis.bank import freeze
-from analysis.quantizer_figures import quantizer_figure
 from tuner.config import Run, near
+from tuner.estimates import estimate_lines
 from tuner.execution import Execution
 from tuner.plan import Plan
-from tuner.reproductions import REPRODUCTIONS, SCALES, Part, Reproduction
-from tuner.rundir import cost, describe
+from tuner.reproduction import SCALES, Part, Parts, Reproduction
+from tuner.reproductions import REPRODUCTIONS
+from tuner.rundir import read_json
 from tuner.spaces import named_space, narrow
 from tuner.sweep import resume, sweep_plan
 
@@ -23,7 +26,7 @@ WORDS = {True: "holds", False: "does not hold", None: "can't tell at this scale"
 
 
 def reproduce(
-    name: str,
+    names: Sequence[str],
     *,
     out: Path,
     scale: str = "tiny",
@@ -33,37 +36,42 @@ def reproduce(
     dry_run: bool = False,
     command: str = "",
 ) -> int:
-    """Runs and judges a reproduction; returns the exit code.
+    """Runs and judges reproductions one after another; returns the exit code.
 
-    Sweeps go to out/<part>; one that is there already goes on where it stopped. Raises ValueError
-    for an unknown name or scale.
+    Sweeps go to out/<part>; one that is there already goes on where it stopped, so figures that
+    share a sweep run it once. Raises ValueError for an unknown name or scale, and for a part in out
+    that was planned otherwise.
     """
-    reproduction = _named(name)
-    parts = _parts(reproduction, name, scale)
+    chosen = {name: _named(name) for name in names}
+    parts = {name: _parts(each, name, scale) for name, each in chosen.items()}
     plans = {
         label: plan_part(part, label, seeds=seeds, overrides=overrides or {})
-        for label, part in parts.items()
+        for each in parts.values()
+        for label, part in each.items()
     }
-    print(reproduction.question)
+    for name, reproduction in chosen.items():
+        print(f"{name}: {reproduction.question}")
     if dry_run:
         return _print_cost(plans)
+    for label, plan in plans.items():
+        _check_same(plan, out / label)
     code = 0
     for label, plan in plans.items():
-        directory = out / label
-        print(f"{name}, {label} -> {directory}", flush=True)
-        if (directory / "sweep.json").exists():
-            result = resume(directory, execution=execution)
+        print(f"{label} -> {out / label}", flush=True)
+        if (out / label / "sweep.json").exists():
+            result = resume(out / label, execution=execution)
         else:
-            result = sweep_plan(plan, out=directory, execution=execution, command=command)
+            result = sweep_plan(plan, out=out / label, execution=execution, command=command)
         if result.outcomes.get("unfinished"):
             print(f"Interrupted; continue with the same command: {command}")
             return result.exit_code
         code = max(code, result.exit_code)
-    if reproduction.freeze:
-        print(freeze({label: out / label for label in parts}, out / name, command=command))
-        return code
-    for label, part in parts.items():
-        _judge(reproduction, label, part, out)
+    for name, reproduction in chosen.items():
+        changed = {
+            label: replace(part, overrides={**part.overrides, **(overrides or {})})
+            for label, part in parts[name].items()
+        }
+        _conclude(reproduction, name, changed, out, command)
     return code
 
 
@@ -76,13 +84,13 @@ def _named(name: str) -> Reproduction:
     return REPRODUCTIONS[name]
 
 
-def _parts(reproduction: Reproduction, name: str, scale: str) -> Mapping[str, Part]:
+def _parts(reproduction: Reproduction, name: str, scale: str) -> Parts:
     if scale not in SCALES:
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
     if scale not in reproduction.parts:
         raise ValueError(
-            f"--scale must be one of {', '.join(reproduction.parts)} for {name}, got {scale}: the "
-            f"source's abstract gives neither its architectures nor its settings."
+            f"--scale must be one of {', '.join(reproduction.parts)} for {name}, got {scale}: "
+            f"{reproduction.missing}"
         )
     return reproduction.parts[scale]
 
@@ -100,33 +108,53 @@ def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any
     )
 
 
+def _check_same(plan: Plan, directory: Path) -> None:
+    """ValueError where a folder holds another sweep than the one that is asked for."""
+    path = directory / "sweep.json"
+    if not path.exists():
+        return
+    there, asked = read_json(path), json.loads(json.dumps(plan.describe()))
+    other = [name for name, value in asked.items() if there.get(name) != value]
+    if other:
+        raise ValueError(
+            f"{directory} must hold the sweep that is asked for, got one with another "
+            f"{other[0]}; choose another --out."
+        )
+
+
 def _print_cost(plans: Mapping[str, Plan]) -> int:
+    runs: list[Run] = []
     for label, plan in plans.items():
-        runs: list[Run] = plan.runs()
-        flops = sum(cost(describe(run)) for run in runs)
-        print(f"{label}: {len(runs)} trials, {flops:.2e} FLOP")
+        part = plan.runs(check_data=False)
+        print(f"{label}: {len(part)} trials")
+        runs += part
+    print("\n".join(estimate_lines(runs)))
     return 0
 
 
-def _judge(reproduction: Reproduction, label: str, part: Part, out: Path) -> None:
-    assert reproduction.table is not None
+def _conclude(reproduction: Reproduction, name: str, parts: Parts, out: Path, command: str) -> None:
+    if reproduction.freeze:
+        print(freeze({label: out / label for label in parts}, out / name, command=command))
+        return
     assert reproduction.judge is not None
-    trials = analysis.load(out / label).trials
-    table = reproduction.table(trials, part.metric)
-    claims = reproduction.judge(trials, part.metric)
-    table.to_csv(out / f"{label}.csv", index=False)
-    pd.DataFrame([asdict(claim) for claim in claims]).to_csv(
-        out / f"{label}_claims.csv", index=False
+    records = {label: analysis.load(out / label) for label in parts}
+    for stem, answer in reproduction.judge(records, parts).items():
+        _write(answer, stem or name, out)
+
+
+def _write(answer: Answer, stem: str, out: Path) -> None:
+    answer.table.to_csv(out / f"{stem}.csv", index=False)
+    pd.DataFrame([asdict(claim) for claim in answer.claims]).to_csv(
+        out / f"{stem}_claims.csv", index=False
     )
-    figure = quantizer_figure(trials, x=reproduction.x, metric=part.metric)
-    partial = out / f".{label}.{os.getpid()}.png"
-    figure.savefig(partial, dpi=130)
-    partial.replace(out / f"{label}.png")
-    print(f"\n{label}: {part.preset}, {part.metric}")
-    print(_shown(table).to_string(index=False))
-    for claim in claims:
+    partial = out / f".{stem}.{os.getpid()}.png"
+    answer.figure.savefig(partial, dpi=130)
+    partial.replace(out / f"{stem}.png")
+    print(f"\n{stem}")
+    print(_shown(answer.table).to_string(index=False))
+    for claim in answer.claims:
         print(f"{WORDS[claim.holds]:>24}  {claim.name}: {claim.sentence}")
-    print(f"table, claims, figure: {out / label}.csv, {out / label}_claims.csv, {out / label}.png")
+    print(f"table, claims, figure: {out / stem}.csv, {out / stem}_claims.csv, {out / stem}.png")
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""One order of resolution: preset, ladder size, quantizer, interventions from left to right,
+"""One order of resolution: preset, ladder and size, quantizer, interventions from left to right,
 overrides."""
 
 import ast
@@ -11,16 +11,22 @@ from models import at_size, has_ladder
 from models.quantize import Quantization
 from tuner.config import Run, near, override
 from tuner.inert import check_effective, without_inert
-from tuner.interventions import check_undone, intervene
+from tuner.intervening import check_undone, intervene
 from tuner.override import UnknownField
 from tuner.own_files import load_name
 from tuner.presets import PRESETS
 from tuner.quantizers import QUANTIZERS
 
 SIZE = "model.size"
-"""Key of the ladder's dial in a space or an override; for transformers it sets the width."""
+"""Key of the ladder's dial in a space or an override; for transformers it sets the width, or what
+`model.ladder` says."""
+LADDER = "model.ladder"
+"""Key of what the dial moves: a field like others, but set before the dial is."""
 QUANTIZER = "quantizer"
 """Key in a space or an override that sets all of `quantization` by a quantizer's name."""
+INTERVENTION = "intervention"
+"""Key in a space or an override that names interventions, joined by +, after those of the sweep;
+`none` names none."""
 SPACE = "space"
 """Where a change is from that the search space itself makes."""
 
@@ -59,11 +65,13 @@ def resolve_draw(
     origin says where an override is from, if not from --set: `space`, or an option.
     """
     names, changes = list(interventions), dict(overrides)
+    names += named_together(changes.pop(INTERVENTION, "none"))
     run = _preset(preset, changes)
     if size is not None and SIZE in changes:
         raise ValueError(
             f"{SIZE} must be given once, got --size {size} and {changes[SIZE]!r}; leave one out."
         )
+    run = _changed(run, {p: v for p, v in changes.items() if p == LADDER}, origin)
     size = changes.pop(SIZE, size)
     if size is not None:
         run = _at_size(run, size, "add --drop" if origin.get(SIZE) == SPACE else "leave out")
@@ -71,8 +79,14 @@ def resolve_draw(
         run = override(run, {"quantization": _quantization(changes.pop(QUANTIZER))})
     run = intervene(run, names)
     _check_dial(run, changes)
+    run = _changed(run, changes, origin)
+    check_undone(run, names, changes, origin)
+    return run
+
+
+def _changed(run: Run, changes: Mapping[str, Any], origin: Mapping[str, str]) -> Run:
     try:
-        run = override(run, changes)
+        return override(run, changes)
     except UnknownField as error:
         if origin.get(error.path) != SPACE:
             raise
@@ -80,8 +94,13 @@ def resolve_draw(
             f"{error.path} is no field of {error.owner}; leave it out with --drop {error.path}."
             f"{error.hint}"
         ) from None
-    check_undone(run, names, changes, origin)
-    return run
+
+
+def named_together(text: Any) -> list[str]:
+    """Returns the interventions that a text joins by +; `none` names none."""
+    if not isinstance(text, str):
+        raise ValueError(f"{INTERVENTION} must be names joined by +, or none, got {text!r}.")
+    return [] if text == "none" else text.split("+")
 
 
 def _at_size(run: Run, size: Any, cure: str) -> Run:

@@ -201,8 +201,10 @@ def test_a_dry_run_prints_trials_and_writes_nothing(capsys, names, tmp_path):
     )
     code, out, err = call(capsys, line, **names)
     assert (code, err) == (0, "")
-    assert len(out.splitlines()) == 2 * 2 * 2 + 1
-    assert out.splitlines()[-1].startswith("8 trials, ")
+    trials, costs = out.splitlines()[:8], out.splitlines()[8:]
+    assert all("beta2=" not in line and "lr=0.0" in line for line in trials)
+    assert [line.split()[0] for line in costs[:4]] == ["size", "16", "32", "all"]
+    assert costs[4].startswith("8 trials, ")
     assert sorted(tmp_path.rglob("*")) == before
 
 

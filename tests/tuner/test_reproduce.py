@@ -24,14 +24,14 @@ SHORT = {
 @pytest.mark.parametrize("name", REPRODUCTIONS)
 def test_every_reproduction_can_be_planned_at_each_of_its_scales(name, capsys):
     for scale in REPRODUCTIONS[name].parts:
-        assert reproduce(name, out=None, scale=scale, seeds=1, dry_run=True) == 0
+        assert reproduce([name], out=None, scale=scale, seeds=1, dry_run=True) == 0
     assert "FLOP" in capsys.readouterr().out
 
 
 def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_path, capfd):
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
     call = {"out": tmp_path, "seeds": 2, "overrides": changes, "command": "the command"}
-    assert reproduce("ternary-decay", **call) == 0
+    assert reproduce(["ternary-decay"], **call) == 0
     first = capfd.readouterr().out
     assert "40/40" in first
     assert "can't tell" in first or "holds" in first or "does not hold" in first
@@ -41,7 +41,7 @@ def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_
     assert len(pd.read_csv(tmp_path / "lm.csv")) == 4 * 5 * 2
     victim = next((tmp_path / "lm" / "runs").glob("*/outcome.json"))
     victim.unlink()
-    assert reproduce("ternary-decay", **call) == 0
+    assert reproduce(["ternary-decay"], **call) == 0
     assert "[40/40]" in capfd.readouterr().out
     assert victim.exists()
 
@@ -51,7 +51,7 @@ def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monke
     few = {"core": replace(parts["core"], overrides={}), "text": parts["text"]}
     monkeypatch.setitem(REPRODUCTIONS, "bank", replace(REPRODUCTIONS["bank"], parts={"tiny": few}))
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
-    assert reproduce("bank", out=tmp_path, seeds=2, overrides=changes, command="it") == 0
+    assert reproduce(["bank"], out=tmp_path, seeds=2, overrides=changes, command="it") == 0
     assert "frozen in" in capfd.readouterr().out
     bank = read_bank(tmp_path / "bank")
     assert bank.facts["command"] == "it"
@@ -86,5 +86,5 @@ def test_every_run_of_the_bank_has_a_split_and_searches_have_their_twins():
 )
 def test_what_can_not_be_reproduced_is_one_sentence(name, scale, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
-        reproduce(name, out=tmp_path / "new", scale=scale)
+        reproduce([name], out=tmp_path / "new", scale=scale)
     assert not (tmp_path / "new").exists()

@@ -1,0 +1,17 @@
+"""Does AdamW's epsilon hold back large models, whose gradients are small? (Source A, figures 12 and
+13 and appendix E.15.)
+
+Epsilon x size x learning rate, with qk-layernorm on. The paper found that gradients fall to 1e-8 at
+4.8B parameters and learning rate 0.3, that 1e-15 then gives a better loss, and that 1e-6 diverges.
+Small models have larger gradients, so larger epsilons stand in: 1e-4 and 1e-3. Cost of 75
+combinations and a seed: at `tiny` (300 steps, widths 16-64) two and a half minutes on one core of
+an AMD Zen 5; `foretune reproduce fig12 --scale small|paper --dry-run` prints the others.
+"""
+
+from search_spaces.grids import cross
+
+EPSILONS = {"1e-15": 1e-15, "1e-8": 1e-8, "1e-6": 1e-6, "1e-4": 1e-4, "1e-3": 1e-3}
+VARIANTS = {
+    name: {"optimizer.epsilon": value, "model.qk_norm": True} for name, value in EPSILONS.items()
+}
+SPACE = cross(VARIANTS)
