@@ -164,7 +164,7 @@ def _kappa(scale: Scale, width: int, fields: Mapping[str, Any], *, preset: str =
 def every_intervention(scale: Scale) -> dict[str, Part]:
     """Interventions alone and together, at one size."""
     start = {"steps": scale.steps, **scale.overrides}
-    base = resolve(scale.preset, size=scale.few_sizes[-1], overrides=start)
+    base = resolve(scale.preset, size=scale.few_sizes[0], overrides=start)
     before = dotted(base)
     compared: dict[str, dict[str, Any]] = {interventions.NONE: {}}
     for names in (*interventions.ALONE, *interventions.TOGETHER):
@@ -172,7 +172,7 @@ def every_intervention(scale: Scale) -> dict[str, Part]:
         compared[names] = {field: after[field] for field in changed_fields(before, after)}
     space = {
         **interventions.SPACE,
-        "model.size": scale.few_sizes[-1],
+        "model.size": scale.few_sizes[0],
         "optimizer.lr": tune.grid_search(list(scale.rates)),
     }
     return {"interventions": scale.of(space, compared)}
