@@ -12,8 +12,10 @@ from models import size_of
 from models.activations import activation_bytes
 from models.counts import BYTES_PER_PARAMETER
 from tuner.config import Run
+from tuner.data import Data
 from tuner.image_data import ImageData
 from tuner.rundir import cost, describe
+from tuner.token_cache import SMALL
 
 GPU_FLOPS = 0.4 * 989e12
 """Of one H100: 40 % of its 989 TFLOP/s in bfloat16, which models of width 1000 and more reach."""
@@ -25,6 +27,8 @@ quarter of what lm-tiny took at widths 16 to 256. Image presets took up to three
 CPU_STEP_SECONDS = 2e-3
 """What a step costs beside its operations."""
 
+TOKEN_BYTES = (2, 4)
+"""Of a token on disk, in a vocabulary up to `SMALL` and in a larger one."""
 PLAIN_ROW_BYTES = 145
 """Of a row of metrics.jsonl with loss, learning rate and gradient norm alone (lm-tiny)."""
 PROBED_ROW_BYTES, LAYER_BYTES = 1450, 96
@@ -184,8 +188,22 @@ def _sums(runs: Sequence[Run], total: Estimate) -> list[str]:
         f"disk: {in_bytes((1 + TABLE_SHARE) * total.row_bytes)} of records and tables, about "
         f"{in_bytes(MLFLOW_SHARE * total.row_bytes)} in MLflow; memory is that of the largest "
         f"trial of a size, trials at once add up",
+        *_tokenised(runs),
         f"data not opened: {names}; what is missing there is told before the first trial starts",
     ]
+
+
+def _tokenised(runs: Sequence[Run]) -> list[str]:
+    """What the data sets of documents take on disk once they are tokens."""
+    sets = {run.data for run in runs if isinstance(run.data, Data) and run.data.tokens}
+    lines = []
+    for data in sorted(sets, key=lambda data: data.tokens):
+        size = in_bytes(TOKEN_BYTES[data.vocab_size > SMALL] * data.tokens)
+        lines.append(
+            f"{data.name}: {data.tokens:.2e} tokens of {data.dataset}, tokenised once by the first "
+            f"trial into {size} of FORETUNE_CACHE"
+        )
+    return lines
 
 
 def in_bytes(count: float) -> str:

@@ -13,7 +13,7 @@ from tuner.dry_run import print_plan
 from tuner.estimates import by_size, estimate, estimate_lines, in_bytes, in_hours
 from tuner.execution import Execution
 from tuner.plan import Plan
-from tuner.presets import lm_tiny, vit_tiny
+from tuner.presets import lm_paper, lm_tiny, vit_tiny
 from tuner.rundir import MetricsFile, cost, describe
 from tuner.train import train
 
@@ -63,6 +63,15 @@ def test_records_take_the_bytes_that_were_estimated(text, tmp_path, changes):
     sink.close()
     written = (tmp_path / "metrics.jsonl").stat().st_size
     assert estimate(run).row_bytes - 2500 == pytest.approx(written, rel=0.1)
+
+
+def test_tokens_that_are_written_once_are_told_with_their_bytes():
+    """T5's 32,101 tokens fit two bytes, source A's 1e5 steps of 256 x 512 tokens are 24.4 GiB."""
+    lines = estimate_lines([at(lm_paper(), 256), at(lm_paper(), 512)])
+    told = [line for line in lines if line.startswith("c4: ")]
+    assert len(told) == 1
+    assert "1.31e+10 tokens of allenai/c4" in told[0]
+    assert "24.4 GiB" in told[0]
 
 
 def test_every_size_has_a_line_of_its_own_and_the_sums_follow():

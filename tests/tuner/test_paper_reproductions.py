@@ -1,0 +1,139 @@
+"""Source A's figures by name: what their sweeps run, and what their judges make of real records."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.paper_figures.runs import gather
+from analysis.records import Records
+from tuner.bigram import bigram_loss
+from tuner.config import dotted
+from tuner.data import Data
+from tuner.paper_reproductions import NOT_COMPARABLE, PAPER
+from tuner.paper_scales import SCALE_OF
+from tuner.reproduce import plan_part, reproduce
+from tuner.resolve import resolve
+
+SHORT = {
+    "steps": 4,
+    "eval_every": 4,
+    "telemetry_every": 2,
+    "schedule.warmup_steps": 1,
+    "data.name": "text",
+    "data.validation_sequences": 8,
+}
+FIGURES = [f"fig{n}" for n in range(1, 14)]
+APPENDIX = ["figC1", *(f"figE{n}" for n in range(1, 16))]
+
+
+def test_every_figure_is_there_at_every_scale():
+    assert list(PAPER) == [*FIGURES, *APPENDIX, "interventions"]
+    for name in (*FIGURES, *APPENDIX):
+        assert PAPER[name].parts.keys() == SCALE_OF.keys()
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_each_run_of_a_sweep_belongs_to_the_variant_that_made_it(name):
+    """Every variant has as many runs as its grid, and none is left over."""
+    for label, part in PAPER[name].parts["tiny"].items():
+        if not part.variants:
+            continue
+        runs = plan_part(part, label, seeds=1, overrides={}).runs(check_data=False)
+        trials = pd.DataFrame([{**dotted(run), **planted(i, run)} for i, run in enumerate(runs)])
+        telemetry = pd.DataFrame({"run_id": trials["run_id"], "step": 0})
+        found = gather({label: Records(Path(), {}, trials, telemetry, "")}, part.variants)
+        counts = found.trials.groupby("variant").size()
+        assert set(counts.index) == set(part.variants)
+        assert counts.sum() == len(runs)
+
+
+def planted(index: int, run) -> dict[str, object]:
+    return {
+        "run_id": str(index),
+        "size": float(run.model.width),
+        "n_params": 12.0 * run.model.depth * run.model.width**2,
+        "outcome": "finished",
+        "diverged": False,
+        "lr": run.optimizer.lr,
+        "final_val_loss": 2.0,
+        "loss_at_init": 5.0,
+        "reference_loss": 3.0,
+    }
+
+
+def test_paper_scale_is_the_published_setting():
+    runs = [
+        run
+        for label, part in PAPER["fig1"].parts["paper"].items()
+        for run in plan_part(part, label, seeds=1, overrides={}).runs(check_data=False)
+    ]
+    assert {run.steps for run in runs} == {100_000}
+    assert {(run.batch_size, run.data.sequence_length) for run in runs} == {(256, 512)}
+    assert {run.data.name for run in runs} == {"c4"}
+    assert {run.model.vocab_size for run in runs} == {32101}
+    assert {run.schedule.warmup_steps for run in runs} == {5000}
+    assert {run.precision for run in runs} == {"bfloat16"}
+    assert {run.loss.z_loss for run in runs} == {1e-4}
+    assert {run.model.qk_norm for run in runs} == {False, True}
+    assert sorted({run.optimizer.lr for run in runs}) == [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
+    assert max(run.model.width for run in runs) == 4096
+    assert {run.data.tokens for run in runs} == {100_000 * 256 * 512}
+
+
+def test_interventions_that_change_what_a_learning_rate_means_are_in_the_table():
+    variants = PAPER["interventions"].parts["tiny"]["interventions"].variants
+    assert set(NOT_COMPARABLE) < set(variants)
+    assert variants["none"] == {}
+    base = resolve("lm-tiny", size=32, overrides={"steps": 300})
+    assert variants["long-warmup"] == {"schedule.warmup_steps": 75}
+    assert variants["qk-layernorm+z-loss"] == {"model.qk_norm": True, "loss.z_loss": 1e-4}
+    assert dotted(base)["schedule.warmup_steps"] == 15
+
+
+def test_figures_that_share_a_sweep_run_it_once_and_each_writes_its_answer(text, tmp_path, capfd):
+    changes = {**SHORT, "data.path": str(text), "model.size": 16}
+    call = {"out": tmp_path, "seeds": 1, "overrides": changes, "command": "it"}
+    assert reproduce(["fig1", "fig2", "fig11"], **call) == 0
+    printed = capfd.readouterr().out
+    assert printed.count("logits -> ") == 1
+    for name in ("fig1", "fig2", "fig11"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        claims = pd.read_csv(tmp_path / f"{name}_claims.csv")
+        assert len(claims)
+        assert set(claims["holds"].dropna()) <= {True, False}
+    runs = list((tmp_path / "logits" / "runs").iterdir())
+    assert len(runs) == 10
+    with pytest.raises(ValueError, match=r"must hold the sweep that is asked for"):
+        reproduce(["fig1"], **{**call, "seeds": 2})
+
+
+def test_a_bigram_model_is_counted_with_one_pseudo_count(tmp_path):
+    """Against a table of counts, filled pair by pair."""
+    rng = np.random.default_rng(0)
+    tokens = rng.choice(4, size=4000, p=[0.4, 0.3, 0.2, 0.1]).astype(np.uint16)
+    tokens[1::2] = (tokens[::2] + 1) % 4
+    np.save(tmp_path / "tokens.npy", tokens)
+    data = Data(
+        name="tokens",
+        path=str(tmp_path / "tokens.npy"),
+        vocab_size=5,
+        sequence_length=9,
+        validation_sequences=3,
+    )
+    train, held_out = tokens[:3800].astype(int), tokens[3800:].astype(int)
+    table, singles = np.zeros((5, 5)), np.zeros(5)
+    for a, b in pairwise(train):
+        table[a, b] += 1
+        singles[a] += 1
+    unigram = (singles + 1) / (singles.sum() + 5)
+    chance = (table + unigram) / (singles[:, None] + 1)
+    assert chance.sum(1) == pytest.approx(np.ones(5))
+    starts = [0, 95, 190]
+    pairs = [(held_out[s + t], held_out[s + t + 1]) for s in starts for t in range(9)]
+    expected = -sum(math.log(chance[a, b]) for a, b in pairs) / len(pairs)
+    assert bigram_loss(data) == pytest.approx(expected)
+    assert Path(data.path).exists()
