@@ -56,9 +56,16 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
     """Returns the Run of nested JSON values; the inverse of `to_config`.
 
     A field that is not there, since an older version wrote the values, takes its default. Raises
-    ValueError where a user's model class can't be imported, or lacks a default for such a field.
+    ValueError where a user's model class can't be imported, or lacks a default for such a field,
+    and for a field that this version doesn't know.
     """
     values: dict[str, Any] = {}
+    unknown = config.keys() - {f.name for f in fields(target)} - {"kind"}
+    if unknown:
+        raise ValueError(
+            f"run.json must have the fields of this version of foretune, got {min(unknown)} of "
+            f"{target.__name__}; use the version that wrote it."
+        )
     types = get_type_hints(target)  # Postponed annotations are text in f.type.
     for f in fields(target):
         if f.name not in config:

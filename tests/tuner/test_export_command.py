@@ -227,6 +227,6 @@ def test_changed_data_and_records_are_refused(capsys, tmp_path, text):
     write_json(run_dir / "outcome.json", {**outcome, "data_sha256": "another"})
     assert "must be those that the run saw, got others" in refused(capsys, f"export '{run_dir}'")
     facts = json.loads((run_dir / "run.json").read_text())
-    del facts["config"]["quantization"]
+    facts["config"]["quantization"]["rounding"] = "up"
     write_json(run_dir / "run.json", facts)
     assert "run.json must have the fields of this version" in refused(capsys, f"export '{run_dir}'")

@@ -1,0 +1,105 @@
+"""The table of docs/reproductions.md: every claim that `foretune reproduce` judged in a folder.
+
+    foretune reproduce fig1 fig2 ... --out DIR
+    python benchmarks/reproductions.py DIR [--write]
+
+Prints Markdown: per figure its sweeps with their numbers of runs and seeds, and each claim with its
+verdict. With --write it replaces what is between the marks in docs/reproductions.md.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+import analysis
+from tuner.reproduce import WORDS
+from tuner.reproductions import REPRODUCTIONS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reproductions.md"
+BEGIN, END = "<!-- claims begin -->", "<!-- claims end -->"
+SHOWN = {True: "**holds**", False: "does not hold", None: "can't tell"}
+
+
+def sweep_words(directory: Path) -> str:
+    """Returns a sweep's name with its numbers of runs, seeds, sizes and steps."""
+    trials = analysis.load(directory).trials
+    sizes = ", ".join(f"{size:g}" for size in sorted(trials["size"].dropna().unique()))
+    steps = ", ".join(f"{n:,.0f}" for n in sorted(trials["steps"].unique()))
+    seeds = trials["seed"].nunique()
+    return (
+        f"`{directory.name}` ({len(trials)} runs, {seeds} seed{'s' * (seeds > 1)}, "
+        f"sizes {sizes}, {steps} steps)"
+    )
+
+
+def claims_of(path: Path) -> list[tuple[bool | None, str, str]]:
+    """Returns verdict, name and sentence of each claim in a file."""
+    table = pd.read_csv(path, keep_default_na=False)
+    verdicts = {"True": True, "False": False, "": None}
+    rows = zip(table["holds"].astype(str), table["name"], table["sentence"], strict=True)
+    return [(verdicts[holds], str(name), str(sentence)) for holds, name, sentence in rows]
+
+
+def figure_lines(name: str, directory: Path) -> list[str]:
+    """Returns the Markdown of a figure that was judged in a folder; nothing where it wasn't."""
+    files = sorted(directory.glob(f"{name}_claims.csv")) + sorted(
+        directory.glob(f"{name}_*_claims.csv")
+    )
+    if not files:
+        return []
+    reproduction = REPRODUCTIONS[name]
+    sweeps = [sweep_words(directory / label) for label in reproduction.parts["tiny"]]
+    lines = [f"### `{name}`", "", f"{reproduction.question} From {', '.join(sweeps)}.", ""]
+    lines += ["| verdict | claim |", "|---|---|"]
+    for path in files:
+        for holds, _, sentence in claims_of(path):
+            lines.append(f"| {SHOWN[holds]} | {sentence.replace('|', chr(92) + '|')} |")
+    return [*lines, ""]
+
+
+def summary(names: list[str], directory: Path) -> list[str]:
+    """Returns the Markdown of how many claims hold in each figure."""
+    lines = ["| figure | question | holds | does not hold | can't tell |", "|---|---|---|---|---|"]
+    for name in names:
+        found = [
+            holds
+            for path in sorted(directory.glob(f"{name}*_claims.csv"))
+            if path.name in (f"{name}_claims.csv",) or path.name.startswith(f"{name}_")
+            for holds, _, _ in claims_of(path)
+        ]
+        counts = " | ".join(str(found.count(verdict)) for verdict in WORDS)
+        lines.append(f"| [`{name}`](#{name.lower()}) | {REPRODUCTIONS[name].question} | {counts} |")
+    return [*lines, ""]
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    judged = [n for n in REPRODUCTIONS if (given.directory / f"{n}_claims.csv").exists()]
+    lines = summary(judged, given.directory)
+    for name in judged:
+        lines += figure_lines(name, given.directory)
+    machines = {
+        json.dumps(json.loads(path.read_text())["machine"], sort_keys=True)
+        for path in given.directory.glob("*/sweep.json")
+    }
+    lines += [f"Machine: {machine}" for machine in sorted(machines)]
+    text = "\n".join(lines).rstrip() + "\n"
+    if not given.write:
+        print(text)
+        return 0
+    page = PAGE.read_text()
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    print(f"written: {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
