@@ -22,8 +22,13 @@ Part = TypeVar("Part", bound=nn.Module)
 LINEARS = (Linear, nn.Linear, QuantizedLinear)
 """Layers that muP has rules for."""
 
-PARAMETRIZATIONS = ("standard", "mup-simple", "mup-intermediate", "mup-full")
-"""Names that `Parametrization.name` takes; each muP variant adds to the one before."""
+PARAMETRIZATIONS: dict[str, frozenset[str]] = {
+    "standard": frozenset(),
+    "mup-simple": frozenset({"learning rate"}),
+    "mup-intermediate": frozenset({"learning rate", "head"}),
+    "mup-full": frozenset({"learning rate", "head", "attention"}),
+}
+"""What each name changes, of what `_apply_mup` can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,8 @@ def parametrize(model: nn.Module, config: Any, parametrization: Parametrization)
     blocks = (
         _of_kind(model, Block, f"parametrization.base_depth={base_depth}") if base_depth else {}
     )
-    lr = {} if parametrization.name == "standard" else _apply_mup(model, config, parametrization)
+    mup = PARAMETRIZATIONS[parametrization.name]
+    lr = _apply_mup(model, config, parametrization) if mup else {}
     epsilon: dict[str, float] = {}
     for name, block in blocks.items():
         block.branch_scale = base_depth / len(blocks)
@@ -94,20 +100,20 @@ def _apply_mup(model: nn.Module, config: Any, parametrization: Parametrization) 
     asked = f"parametrization.name={parametrization.name}"
     linears = _growing_linears(model, config, asked)
     ratio = parametrization.base_width / config.width
-    full = parametrization.name == "mup-full"
-    attentions = _of_kind(model, Attention, asked) if full else {}
+    changes = PARAMETRIZATIONS[parametrization.name]
+    attentions = _of_kind(model, Attention, asked) if "attention" in changes else {}
     if any(isinstance(attention.q_norm, ForcedRMS) for attention in attentions.values()):
         raise ValueError(
             f"{asked} starts queries at zero, which model.kappa can't scale to a size, got "
             f"model.kappa={config.kappa}; set model.kappa=0 or parametrization.name="
             f"mup-intermediate."
         )
-    if parametrization.name != "mup-simple":
+    if "head" in changes:
         _shrink_head(model, linears, ratio, asked)
     for attention in attentions.values():
         attention.set_scale("linear")
         attention.zero_query()
-    return {f"{name}.weight": ratio for name in linears}
+    return {f"{name}.weight": ratio for name in linears if "learning rate" in changes}
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@ lower loss? (Source A, figure 7 and appendices E.2 and E.3.)
 
 Three ladders, with qk-layernorm on: width (three blocks), depth (width 32), and both together (as
 many blocks as heads), x learning rate. The paper found that depth raises sensitivity faster, that
-it gives the lower loss at the largest scale, and that both together extrapolate best. Cost of 45
+it gives the lower loss at the largest scale, and that both together extrapolate best. Cost of 50
 combinations and a seed: at `tiny` (300 steps) two and a half minutes on one core of an AMD Zen 5;
 `foretune reproduce fig7 --scale small|paper --dry-run` prints the others.
 """

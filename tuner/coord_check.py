@@ -29,7 +29,7 @@ def coord_check(
     preset: str | Run,
     *,
     out: Path,
-    parametrizations: Sequence[str] = PARAMETRIZATIONS,
+    parametrizations: Sequence[str] = tuple(PARAMETRIZATIONS),
     widths: Sequence[int],
     steps: int,
     lr: float,
@@ -43,7 +43,7 @@ def coord_check(
     changes = dict(overrides or {})
     _check(changes, parametrizations, widths, steps, seeds)
     # The last is one that a base width means something to, if any is.
-    name = max(parametrizations, key=PARAMETRIZATIONS.index)
+    name = max(parametrizations, key=list(PARAMETRIZATIONS).index)
     run = resolve(preset, overrides={**changes, "parametrization.name": name})
     torch.set_num_threads(1)
     table = coordinates(

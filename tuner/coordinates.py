@@ -65,7 +65,7 @@ Key = tuple[str, int]
 def coordinates(
     run: Run,
     *,
-    parametrizations: Sequence[str] = PARAMETRIZATIONS,
+    parametrizations: Sequence[str] = tuple(PARAMETRIZATIONS),
     widths: Sequence[int] = WIDTHS,
     steps: int = 10,
     lr: float = 1e-2,

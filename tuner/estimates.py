@@ -180,11 +180,14 @@ def _cells(e: Estimate) -> tuple[str, ...]:
 def _sums(runs: Sequence[Run], total: Estimate) -> list[str]:
     cpu = in_hours(total.cpu_seconds / CPU_CORES)
     names = ", ".join(dict.fromkeys(run.data.name for run in runs))
+    gpu = (
+        f", or {in_hours(total.flops / GPU_FLOPS)} on one H100 at 40 % of 989 TFLOP/s in bfloat16, "
+        f"which small models don't reach"
+    )
     return [
         f"{total.trials:,.0f} trials, {total.flops:.2e} FLOP in all: {cpu} on both cores of a "
         f"two-core machine ({CPU_NAME}: {CPU_FLOPS:.0e} FLOP/s a core and "
-        f"{1e3 * CPU_STEP_SECONDS:g} ms a step), or {in_hours(total.flops / GPU_FLOPS)} on one "
-        f"H100 at 40 % of 989 TFLOP/s in bfloat16, which small models don't reach",
+        f"{1e3 * CPU_STEP_SECONDS:g} ms a step){gpu if total.flops > 60 * GPU_FLOPS else ''}",
         f"disk: {in_bytes((1 + TABLE_SHARE) * total.row_bytes)} of records and tables, about "
         f"{in_bytes(MLFLOW_SHARE * total.row_bytes)} in MLflow; memory is that of the largest "
         f"trial of a size, trials at once add up",

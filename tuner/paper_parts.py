@@ -46,7 +46,10 @@ def _detail(scale: Scale) -> dict[str, Any]:
 
 
 def logits(scale: Scale) -> dict[str, Part]:
-    """Size x learning rate x qk-layernorm, with full telemetry: figures 1, 2, 9, 11, 13, C1, E1."""
+    """Size x learning rate x qk-layernorm, with full telemetry.
+
+    Figures 1, 2, 9, 11, 13, C1, E1, E12, E13, and in part E14.
+    """
     sizes = attention_logits.SIZES if not scale.rungs and scale.sizes[0] == 16 else ()
     return {"logits": scale.part(attention_logits.VARIANTS, sizes=sizes, **_detail(scale))}
 

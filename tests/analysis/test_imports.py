@@ -57,6 +57,6 @@ def test_every_public_name_is_there():
         _ = analysis.nothing
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "analysis").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis").rglob("*.py")), ids=lambda p: p.stem)
 def test_a_file_is_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
