@@ -29,6 +29,8 @@ from tuner.resolve import resolve
 PartsOf = Callable[[Scale], Parts]
 NOT_COMPARABLE = ("rms-scaled-lr", "mup-simple", "mup-intermediate", "mup-full")
 """Interventions after which a learning rate means another step."""
+LARGER = 1e-4
+"""An epsilon of figure 12's that stands in for the usual one in models with large gradients."""
 WITHOUT, WITH = {"model.qk_norm": False}, {"model.qk_norm": True}
 
 
@@ -98,6 +100,16 @@ def _no_substitute(records: Mapping[str, Records], parts: Parts) -> dict[str, An
     return {
         "": loss_curves(records, bare, questions=still, below=("best_lr",), title=title),
         "figE4_substitute": loss_curves(records, against, questions=substitute, title=title),
+    }
+
+
+def _near_epsilon(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+    """At AdamW's usual epsilon, and at one that small models' gradients reach."""
+    usual = {"logits": records["logits"]}
+    larger = {"epsilon": records["epsilon"]}
+    return {
+        "": gradient_traces(usual, where=WITH),
+        "fig13_larger_epsilon": gradient_traces(larger, where={"optimizer.epsilon": LARGER}),
     }
 
 
@@ -200,8 +212,8 @@ PAPER: dict[str, Reproduction] = {
     ),
     "fig13": _figure(
         "Do updates shrink in the blocks whose gradients come near epsilon?",
-        paper_parts.logits,
-        _family(gradient_traces, where=WITH),
+        lambda scale: {**paper_parts.logits(scale), **paper_parts.epsilons(scale)},
+        _near_epsilon,
     ),
     "figC1": _figure(
         "How does the RMS of a block's output scale with size and learning rate?",
