@@ -25,6 +25,7 @@ from search_spaces import (
     weight_decay,
     z_loss,
 )
+from search_spaces.grids import Variants
 from tuner.config import dotted
 from tuner.intervening import changed_fields, intervene
 from tuner.paper_scales import Scale
@@ -136,31 +137,37 @@ def rms_scaled(scale: Scale) -> dict[str, Part]:
 
 def kappas(scale: Scale) -> dict[str, Part]:
     """Forced logits, per architecture, head dimension and context: figure 10."""
-    width = scale.few_sizes[0]
-    lm = {
-        f"head_dim {dim}": {"model.head_dim": dim}
-        for dim in (scale.head_dim // 2, scale.head_dim, 2 * scale.head_dim)
-    } | {
-        f"context {length}": {"data.sequence_length": length, "model.max_positions": length}
-        for length in (scale.sequence_length // 2, 2 * scale.sequence_length)
+    plain = {
+        "model.head_dim": scale.head_dim,
+        "model.max_positions": scale.sequence_length,
+        "model.norm": "layernorm",
+        "model.mlp": "gelu",
+        "data.sequence_length": scale.sequence_length,
     }
-    parts = {f"kappa, LM, {name}": _kappa(scale, width, fields) for name, fields in lm.items()}
-    llama = {"model.norm": "rmsnorm", "model.mlp": "swiglu"}
-    parts["kappa, Llama"] = _kappa(scale, width, llama)
+    lm = {"LM": plain}
+    for dim in (scale.head_dim // 2, 2 * scale.head_dim):
+        lm[f"LM, head_dim {dim}"] = plain | {"model.head_dim": dim}
+    for length in (scale.sequence_length // 2, 2 * scale.sequence_length):
+        positions = {"model.max_positions": length, "data.sequence_length": length}
+        lm[f"LM, context {length}"] = plain | positions
+    lm["Llama"] = plain | {"model.norm": "rmsnorm", "model.mlp": "swiglu"}
+    parts = {"kappa": _kappa(scale, lm, scale.preset, scale.overrides)}
     if scale.preset == "lm-tiny":
-        for dim in (scale.head_dim // 2, scale.head_dim):
-            fields = {**DIGITS, "model.head_dim": dim}
-            parts[f"kappa, ViT, head_dim {dim}"] = _kappa(scale, width, fields, preset="vit-tiny")
+        dims = (scale.head_dim // 2, scale.head_dim)
+        vit = {f"ViT, head_dim {dim}": {"model.head_dim": dim} for dim in dims}
+        parts["kappa-vit"] = _kappa(scale, vit, "vit-tiny", DIGITS)
     return parts
 
 
-def _kappa(scale: Scale, width: int, fields: Mapping[str, Any], *, preset: str = "") -> Part:
-    space = {"model.kappa": tune.grid_search(kappa.KAPPAS), "optimizer.lr": 1e-2}
-    lm = scale.overrides if not preset else {}
+def _kappa(scale: Scale, variants: Variants, preset: str, overrides: Mapping[str, Any]) -> Part:
+    grid = {"model.kappa": tune.grid_search(kappa.KAPPAS), "optimizer.lr": 1e-2}
+    own = {path for fields in variants.values() for path in fields}
+    fixed = {**DETAIL, "steps": scale.steps, "model.width": scale.few_sizes[0], **overrides}
     return Part(
-        space=space,
-        preset=preset or scale.preset,
-        overrides={"steps": scale.steps, "model.width": width, **lm, **DETAIL, **fields},
+        space=[{**fields, **grid} for fields in variants.values()],
+        preset=preset,
+        overrides={path: value for path, value in fixed.items() if path not in own},
+        variants=variants,
     )
 
 

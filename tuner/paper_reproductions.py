@@ -16,7 +16,7 @@ from analysis.paper_figures.logit_law import logit_law
 from analysis.paper_figures.loss_curves import loss_curves
 from analysis.paper_figures.output_logits import output_logit_traces
 from analysis.paper_figures.questions import Question
-from analysis.paper_figures.runs import Variants
+from analysis.paper_figures.runs import Variants, split
 from analysis.paper_figures.source_questions import QUESTIONS
 from analysis.records import Records
 from tuner import paper_parts
@@ -83,12 +83,15 @@ def _family(judge: Callable[..., Answer], **settings: Any) -> Judge:
 
 
 def _forced(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
-    bigrams = {}
+    architectures: dict[str, Records] = {}
+    bigrams: dict[str, float] = {}
     for label, part in parts.items():
-        data = resolve(part.preset, overrides=part.overrides).data
-        if isinstance(data, Data):
-            bigrams[label] = bigram_loss(data)
-    return {"": forced_logits(records, bigram=bigrams)}
+        architectures |= split(records[label], part.variants)
+        for name, fields in part.variants.items():
+            data = resolve(part.preset, overrides={**part.overrides, **fields}).data
+            if isinstance(data, Data):
+                bigrams[name] = bigram_loss(data)
+    return {"": forced_logits(architectures, bigram=bigrams)}
 
 
 def _no_substitute(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:

@@ -28,10 +28,20 @@ def kappa_figure(cells: Mapping[str, pd.DataFrame], bigram: Mapping[str, float |
             axes.plot(mean.index, mean, line, color=ink, lw=1.6, label=label)
             axes.plot(own["kappa"], own[column], marker, ms=3, color=ink, alpha=0.6)
             highest = max(highest, own["kappa"].max() if len(own) else 0.0)
-    for label, loss in bigram.items():
-        if loss is not None:
-            left.axhline(loss, color=styles[label][0], ls=":", lw=1.2)
-            left.annotate("bigram", (0.01, loss), xycoords=("axes fraction", "data"), fontsize=8)
+    losses = {loss: styles[label][0] for label, loss in bigram.items() if loss is not None}
+    for loss, ink in losses.items():
+        left.axhline(loss, color=ink, ls=":", lw=1.2)
+    if losses:
+        at = (0.99, max(losses))
+        left.annotate(
+            "bigram",
+            at,
+            xytext=(0, 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
     left.set_ylabel("final validation loss (nats)")
     set_title(left, "loss")
     right.set_ylabel("largest attention logit")

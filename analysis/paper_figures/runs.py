@@ -1,7 +1,7 @@
 """The runs behind a figure: sweeps joined, each run with the variant and the rung it belongs to."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -85,6 +85,16 @@ def gather(
     telemetry = telemetry[telemetry["run_id"].isin(trials["run_id"])]
     telemetry = telemetry.drop_duplicates(["run_id", "step"]).astype({"run_id": str})
     return Runs(_with_rungs(trials), telemetry.sort_values(["run_id", "step"]), tuple(named))
+
+
+def split(records: Records, variants: Variants) -> dict[str, Records]:
+    """The records of each variant by its name: those runs that have its values."""
+    found = {}
+    for name, fields in variants.items():
+        trials = records.trials[_matches(records.trials, fields)]
+        own = records.telemetry["run_id"].isin(trials["run_id"])
+        found[name] = replace(records, trials=trials, telemetry=records.telemetry[own])
+    return found
 
 
 def _by_variant(trials: pd.DataFrame, variants: Variants) -> pd.DataFrame:
