@@ -48,8 +48,12 @@ def sweeps(kind: str) -> dict[str, Any]:
     from tuner import paper_parts
 
     scale = scales()[kind]
-    makers = (paper_parts.outputs, paper_parts.decay_forms, paper_parts.epsilons)
-    found = {name: part for maker in makers for name, part in maker(scale).items()}
+    high = replace(scale, rates=scale.rates[-3:])
+    found = {
+        **paper_parts.outputs(high),
+        **paper_parts.decay_forms(scale),
+        **paper_parts.epsilons(high),
+    }
     return {
         name: replace(part, overrides={**part.overrides, **scale.overrides})
         for name, part in found.items()
