@@ -55,7 +55,7 @@ class Sender:
         self._certain = False
         self._sent_at: dict[str, float] = {}
         self._saved_at = 0.0
-        self._varying: list[str] | None = None
+        self._varying: dict[str, str | None] | None = None
         self._client: Any = None
 
     def send(self, *, closing: str = "") -> None:

@@ -7,11 +7,12 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tuner.mlflow_outbox import folders, is_number, read_json
+from tuner.short_names import usual_values
 
 NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
 """Limits of mlflow 3.17 (utils/validation.py); older servers cut tags at 5000."""
@@ -126,18 +127,21 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: json.dumps(value) if isinstance(value, list) else str(value)}
 
 
-def varying_paths(sweep_dir: Path) -> list[str]:
-    """Returns the dotted paths in which the runs of a sweep differ."""
-    seen: dict[str, set[str]] = {}
+def varying_paths(sweep_dir: Path) -> dict[str, str | None]:
+    """Returns the dotted paths in which the runs of a sweep differ, and what needn't be told."""
+    seen: dict[str, list[str]] = {}
     for folder in folders(sweep_dir):
         for path, text in _flat(read_json(folder / "run.json")["config"]).items():
-            seen.setdefault(path, set()).add(text)
-    return [path for path, texts in seen.items() if len(texts) > 1]
+            seen.setdefault(path, []).append(text)
+    varying = {path: texts for path, texts in seen.items() if len(set(texts)) > 1}
+    usual = usual_values(varying)
+    return {path: usual.get(path) for path in varying}
 
 
-def label(facts: Mapping[str, Any], varying: Iterable[str]) -> str:
+def label(facts: Mapping[str, Any], varying: Mapping[str, str | None]) -> str:
     """Returns a run's name, like `d64 lr=0.03 qk_norm=True seed=0`."""
-    fields = _flat(facts["config"])
+    every = _flat(facts["config"])
+    fields = {path: text for path, text in every.items() if text != varying.get(path)}
     others = [p for p in varying if p not in ("model.width", "optimizer.lr", "seed")]
     shown = [p for p in ("optimizer.lr", *others, "seed") if p in fields]
     words = [f"{p.rpartition('.')[2]}={_short(fields[p])}" for p in shown]

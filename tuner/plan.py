@@ -15,6 +15,7 @@ from tuner.quantizers import FIELDS as QUANTIZER_FIELDS
 from tuner.quantizers import nearest_name
 from tuner.resolve import QUANTIZER, SPACE, resolve_draw
 from tuner.rundir import run_id
+from tuner.short_names import usual_values
 from tuner.spaces import DEFAULT_PRESET, Part, Space, describe_space, json_value, parts_of
 from tuner.streams import open_stream
 
@@ -145,14 +146,21 @@ def _draw(path: str, domain: Any, rng: np.random.RandomState) -> Any:
 def label_runs(runs: list[Run]) -> dict[str, str]:
     """Returns a short name for every run, by run id: the fields in which they differ.
 
-    A number format goes by its quantizer's name and what is unlike that quantizer.
+    A number format goes by its quantizer's name and what is unlike that quantizer. Where runs
+    differ in many fields, what nearly all have is left out of a name.
     """
     flat = {run_id(run): _named_fields(run) for run in runs}
     paths = list(next(iter(flat.values()))) if flat else []
     varying = [p for p in paths if len({repr(f.get(p)) for f in flat.values()}) > 1]
     shown = [p for p in varying if not all(_told_by_name(f, p) for f in flat.values())]
+    usual = usual_values({p: [repr(f.get(p)) for f in flat.values()] for p in shown})
     return {
-        name: " ".join(f"{p.rpartition('.')[2]}={short(fields.get(p))}" for p in shown) or name
+        name: " ".join(
+            f"{p.rpartition('.')[2]}={short(fields.get(p))}"
+            for p in shown
+            if repr(fields.get(p)) != usual.get(p)
+        )
+        or name
         for name, fields in flat.items()
     }
 

@@ -8,7 +8,7 @@ from ray import tune
 from small_grid import GRID, STEPS, plan
 
 from models import TransformerConfig
-from search_spaces import SPACES
+from search_spaces import SPACES, interventions
 from tuner.plan import Plan, label_runs
 from tuner.presets import lm_tiny
 from tuner.rundir import run_id
@@ -265,3 +265,15 @@ def test_what_is_unlike_the_named_quantizer_is_told_beside_it():
     ]
     varied = {"quantization.start": tune.grid_search([0.0, 0.2]), "quantizer": "int8"}
     assert named(varied) == ["start=0", "start=0.2"]
+
+
+def test_names_of_runs_that_differ_in_many_fields_tell_what_is_special_about_each():
+    space = {
+        "intervention": tune.grid_search(interventions.ALONE),
+        "optimizer.lr": tune.grid_search([1e-2, 1e-1]),
+    }
+    runs = Plan(space, overrides={"steps": 300}).runs()
+    labels = label_runs(runs)
+    assert len(set(labels.values())) == len(runs)
+    assert labels[run_id(runs[0])] == "qk_norm=True lr=0.01"
+    assert max(len(text) for text in labels.values()) < 60
