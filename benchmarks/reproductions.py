@@ -11,10 +11,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import analysis
+from analysis.thresholds import ATTENTION_LOGIT
 from tuner.reproduce import WORDS
 from tuner.reproductions import REPRODUCTIONS
 
@@ -53,11 +55,72 @@ def figure_lines(name: str, directory: Path) -> list[str]:
     reproduction = REPRODUCTIONS[name]
     sweeps = [sweep_words(directory / label) for label in reproduction.parts["tiny"]]
     lines = [f"### `{name}`", "", f"{reproduction.question} From {', '.join(sweeps)}.", ""]
+    if name in TABLES:
+        lines += TABLES[name](directory / f"{name}.csv")
     lines += ["| verdict | claim |", "|---|---|"]
     for path in files:
         for holds, _, sentence in claims_of(path):
             lines.append(f"| {SHOWN[holds]} | {sentence.replace('|', chr(92) + '|')} |")
     return [*lines, ""]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Returns a number for a table; a dash where there is none."""
+    return "-" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def between(row: Any, low: str, value: str, high: str, *, sign: bool = False) -> str:
+    """Returns a value with its interval."""
+    shape = "+.2f" if sign else ".2f"
+    if pd.isna(row[value]):
+        return "-"
+    return f"{row[value]:{shape}} ({row[low]:{shape}} to {row[high]:{shape}})"
+
+
+def forced_logits_lines(path: Path) -> list[str]:
+    """Returns the Markdown table of where forced logits begin to hurt."""
+    table = pd.read_csv(path).drop_duplicates("architecture")
+    lines = [
+        "| architecture | kappa at the onset | largest logit there | against 100 |",
+        "|---|---|---|---|",
+    ]
+    for row in table.to_dict("records"):
+        kappa, logit = (
+            f"{row[n]:.3g} ({row[f'{n}_low']:.3g} to {row[f'{n}_high']:.3g})"
+            for n in ("onset_kappa", "onset_logit")
+        )
+        ratio = row["onset_logit"] / ATTENTION_LOGIT.value
+        lines.append(f"| {row['architecture']} | {kappa} | {logit} | {ratio:.2f} |")
+    return [*lines, ""]
+
+
+def intervention_lines(path: Path) -> list[str]:
+    """Returns the Markdown table of every intervention against the baseline."""
+    lines = [
+        "| intervention | LR sensitivity | change | best loss | change | largest logit | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in pd.read_csv(path, keep_default_na=True, na_values=[""]).to_dict("records"):
+        logit = "-" if pd.isna(row["max_logit"]) else f"{row['max_logit']:.3g}"
+        changes = [
+            between(row, f"d_{n}_low", f"d_{n}", f"d_{n}_high", sign=True)
+            for n in ("sensitivity", "best_loss")
+        ]
+        cells = (
+            row["intervention"] + ("" if row["comparable"] else " *"),
+            number(row["sensitivity"], 3),
+            changes[0],
+            number(row["best_loss"], 3),
+            changes[1],
+            logit,
+            row["n_seeds"],
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [*lines, "", "\\* a learning rate means another step there: shown, not judged.", ""]
+
+
+TABLES = {"fig10": forced_logits_lines, "interventions": intervention_lines}
+"""What is shown of a figure's table, beside its claims."""
 
 
 def summary(names: list[str], directory: Path) -> list[str]:

@@ -231,7 +231,8 @@ def _table(one: Forced) -> pd.DataFrame:
     table["excess"] = (table["loss"] - best) / (table["reference_loss"] - best)
     table["largest_logit"] = 10 ** table.pop("log").astype(float)
     table["logit_over_kappa"] = table["largest_logit"] / table["kappa"]
-    table["onset_kappa"] = 10**one.onset.value
-    table["onset_logit"] = 10**one.logit.value
+    for name, found in (("onset_kappa", one.onset), ("onset_logit", one.logit)):
+        table[name] = 10**found.value
+        table[f"{name}_low"], table[f"{name}_high"] = 10**found.low, 10**found.high
     table.insert(0, "architecture", one.label)
     return table
