@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from models import TransformerConfig
+from models.parametrize import Parametrization
 from models.quantize import Quantization
 from tuner.config import Loss, Optimizer, Run, Schedule
 from tuner.data import Data
