@@ -98,8 +98,8 @@ CHANGES = {
     "quantization.first_conv": True,
 }
 ONE_VALUE = {
-    "data.name", "data.path", "data.vocab_size", "data.config", "data.column",
-    "data.tokenizer", "data.tokens", "model.qk_norm_span", "optimizer.agc", "optimizer.adagc", "optimizer.zclip",
+    "data.name", "data.path", "data.vocab_size", "data.config", "data.column", "data.tokenizer",
+    "data.tokens", "model.qk_norm_span", "optimizer.agc", "optimizer.adagc", "optimizer.zclip",
 }  # fmt: skip
 """Fields with one value, or that move together with others."""
 
