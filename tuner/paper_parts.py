@@ -138,6 +138,7 @@ def rms_scaled(scale: Scale) -> dict[str, Part]:
 def kappas(scale: Scale) -> dict[str, Part]:
     """Forced logits, per architecture, head dimension and context: figure 10."""
     plain = {
+        "model.qk_norm": False,  # The paper's preset has it on.
         "model.head_dim": scale.head_dim,
         "model.max_positions": scale.sequence_length,
         "model.norm": "layernorm",
