@@ -36,7 +36,7 @@ def scales() -> dict[str, Any]:
     """What runs where: {kind: scale}."""
     from tuner.paper_scales import SMALL, TINY
 
-    slow = {"telemetry_every": 25, "telemetry_detail": False}
+    slow = {"telemetry_every": 25, "telemetry_detail": True}
     cpu = replace(TINY, steps=3000, sizes=(32,), overrides=slow)
     cuda = replace(SMALL, steps=3000, sizes=(256,), rates=(1e-2, 3e-2, 1e-1, 3e-1))
     fast = {**cuda.overrides, **slow, "precision": "bfloat16"}

@@ -50,7 +50,7 @@ class SigmaLinear(Linear):
             gram = gram / torch.linalg.matrix_norm(gram)
             gram = gram @ gram
         # No draw from the generator, so that all other weights keep theirs.
-        start = torch.cos(torch.arange(len(gram), dtype=gram.dtype))
+        start = torch.cos(torch.arange(len(gram), dtype=gram.dtype, device=gram.device))
         near = F.normalize(gram @ start, dim=0)
         far = F.normalize(matrix @ near, dim=0)
         v_I, u_O = (near, far) if inputs <= outputs else (far, near)

@@ -41,6 +41,9 @@ KNOWN: Final = {
     "model.sigma_reparam": False,
     "optimizer.name": "adamw",
     "optimizer.lr_scale": "none",
+    "optimizer.agc": 0.0,
+    "optimizer.adagc": 0.0,
+    "optimizer.zclip": 0.0,
     "quantization.format": "none",
     "quantization.norm": False,
 }

@@ -92,7 +92,7 @@ def estimate(run: Run, *, size: str = "") -> Estimate:
 def _activations(model: Any, shape: tuple[int, ...], precision: str) -> int | None:
     try:
         return activation_bytes(model, shape, precision)
-    except RuntimeError:  # A model of one's own that the meta device can't run.
+    except (RuntimeError, TypeError):  # A model of one's own that the meta device can't run.
         return None
 
 

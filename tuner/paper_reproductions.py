@@ -306,7 +306,8 @@ PAPER: dict[str, Reproduction] = {
         _curves(
             "figE14",
             "Figure E.14: learning rate relative to the RMS",
-            reference="learning rate",
+            reference="qk-layernorm",
+            only=("learning rate x RMS", "qk-layernorm"),
             below=("best_lr",),
         ),
     ),

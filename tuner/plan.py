@@ -62,6 +62,12 @@ class Plan:
                 f"with --grid seed=0,1,2, or run another sweep with --seed."
             )
 
+        if self.seeds > 1 and "seed" in {*self.overrides, *self.grids}:
+            raise ValueError(
+                f"--seeds must be 1 where seed is set by --set or --grid, which would undo it, got "
+                f"{self.seeds}; leave one of them out."
+            )
+
     def runs(self, *, check_data: bool = True) -> list[Run]:
         """Returns every run of a grid or random search, resolved and checked, without repetitions.
 

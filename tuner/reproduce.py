@@ -22,6 +22,8 @@ from tuner.rundir import read_json
 from tuner.spaces import named_space, narrow
 from tuner.sweep import resume, sweep_plan
 
+NARROWED = {"model.size", "optimizer.lr"}
+"""Axes that a setting may narrow to one value."""
 WORDS = {True: "holds", False: "does not hold", None: "can't tell at this scale"}
 
 
@@ -42,8 +44,13 @@ def reproduce(
     share a sweep run it once. Raises ValueError for an unknown name or scale, and for a part in out
     that was planned otherwise.
     """
+    if not names:
+        raise ValueError("FIGURE must name what to reproduce, got none; see foretune list figures.")
     chosen = {name: _named(name) for name in names}
     parts = {name: _parts(each, name, scale) for name, each in chosen.items()}
+    for each in parts.values():
+        for label, part in each.items():
+            _check_overrides(part, label, overrides or {})
     plans = {
         label: plan_part(part, label, seeds=seeds, overrides=overrides or {})
         for each in parts.values()
@@ -93,6 +100,23 @@ def _parts(reproduction: Reproduction, name: str, scale: str) -> Parts:
             f"{reproduction.missing}"
         )
     return reproduction.parts[scale]
+
+
+def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> None:
+    """ValueError where a setting would make the runs that a sweep compares the same, or others."""
+    named = {path for fields in part.variants.values() for path in fields}
+    if not isinstance(part.space, str):
+        spaces = [part.space] if isinstance(part.space, Mapping) else part.space
+        named |= {path for each in spaces for path in each} if part.variants else set()
+    if "schedule.warmup_steps" in named:
+        named.add("steps")
+    for path in overrides:
+        if path == "seed" or path in named - NARROWED:
+            why = "--seeds chooses it" if path == "seed" else f"the sweep {label} depends on it"
+            raise ValueError(
+                f"--set must leave {path} to the reproduction, got {overrides[path]!r}: {why}; "
+                f"leave it out."
+            )
 
 
 def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:

@@ -58,6 +58,7 @@ def planted(index: int, run) -> dict[str, object]:
         "n_params": 12.0 * run.model.depth * run.model.width**2,
         "outcome": "finished",
         "diverged": False,
+        "last_step": 300.0,
         "lr": run.optimizer.lr,
         "final_val_loss": 2.0,
         "loss_at_init": 5.0,
@@ -137,3 +138,39 @@ def test_a_bigram_model_is_counted_with_one_pseudo_count(tmp_path):
     expected = -sum(math.log(chance[a, b]) for a, b in pairs) / len(pairs)
     assert bigram_loss(data) == pytest.approx(expected)
     assert Path(data.path).exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "overrides", "sentence"),
+    [
+        ([], {}, r"^FIGURE must name what to reproduce, got none; see foretune list figures\.$"),
+        (["interventions"], {"steps": 600}, "--set must leave steps to the reproduction, got 600"),
+        (["figE7"], {"steps": 600}, "the sweep steps depends on it"),
+        (["fig5"], {"steps": 600}, "the sweep warmup depends on it"),
+        (["fig3"], {"loss.z_loss": 1e-4}, "the sweep outputs depends on it"),
+        (["fig7"], {"model.width": 32}, "the sweep ladders depends on it"),
+        (["fig1"], {"seed": 3}, "--seeds chooses it; leave it out"),
+    ],
+)
+def test_a_setting_that_would_undo_a_comparison_is_refused(names, overrides, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        reproduce(names, out=tmp_path / "out", overrides=overrides, dry_run=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_judge_knows_the_variants_of_its_sweeps():
+    """Each gets runs without a measured number, and says of every claim that it can't tell."""
+    for name in (*FIGURES, *APPENDIX):
+        parts = PAPER[name].parts["tiny"]
+        records = {}
+        for label, part in parts.items():
+            runs = plan_part(part, label, seeds=1, overrides={}).runs(check_data=False)
+            trials = pd.DataFrame(
+                [{**dotted(run), **planted(i, run)} for i, run in enumerate(runs)]
+            )
+            telemetry = pd.DataFrame({"run_id": trials["run_id"], "step": 0, "loss": 2.0})
+            trials["run_id"] = telemetry["run_id"] = label + trials["run_id"]
+            records[label] = Records(Path(), {}, trials, telemetry, "")
+        judge = PAPER[name].judge
+        assert judge is not None
+        assert judge(records, parts)
