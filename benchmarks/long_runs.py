@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import shutil
 import sys
-import sysconfig
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +23,12 @@ from typing import Any
 
 import torch
 
+from tuner.data import standard_library_files
 from tuner.rundir import MetricsFile, describe, from_config, run_id, to_config, write_json
 from tuner.train import Training
 
 FIGURES = ("fig3", "fig4", "fig6", "fig12")
 SEEDS = {"cpu": 2, "cuda": 1}
-LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
 
 
 def scales() -> dict[str, Any]:
@@ -65,11 +64,9 @@ def plan(directory: Path) -> None:
     from tuner.reproduce import plan_part
 
     text = directory / "text"
-    ignored = shutil.ignore_patterns(*LEFT_OUT)
-    shutil.copytree(sysconfig.get_paths()["stdlib"], text, ignore=ignored, symlinks=True)
-    for path in text.rglob("*"):
-        if path.is_symlink() or (path.is_file() and path.suffix != ".py"):
-            path.unlink()
+    for name, path in standard_library_files():
+        (text / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, text / name)
     source = {"data.name": "text", "data.path": str(text)}
     jobs: dict[str, list[dict[str, Any]]] = {}
     for kind in SEEDS:

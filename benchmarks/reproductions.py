@@ -37,29 +37,29 @@ def sweep_words(directory: Path) -> str:
     )
 
 
-def claims_of(path: Path) -> list[tuple[bool | None, str, str]]:
-    """Returns verdict, name and sentence of each claim in a file."""
+def claims_of(path: Path) -> list[tuple[bool | None, str]]:
+    """Returns verdict and sentence of each claim in a file."""
     table = pd.read_csv(path, keep_default_na=False)
     verdicts = {"True": True, "False": False, "": None}
-    rows = zip(table["holds"].astype(str), table["name"], table["sentence"], strict=True)
-    return [(verdicts[holds], str(name), str(sentence)) for holds, name, sentence in rows]
+    rows = zip(table["holds"].astype(str), table["sentence"], strict=True)
+    return [(verdicts[holds], str(sentence)) for holds, sentence in rows]
+
+
+def claim_files(name: str, directory: Path) -> list[Path]:
+    """Returns the files of a figure's claims: its own, then those of further answers."""
+    return [*directory.glob(f"{name}_claims.csv"), *sorted(directory.glob(f"{name}_*_claims.csv"))]
 
 
 def figure_lines(name: str, directory: Path) -> list[str]:
-    """Returns the Markdown of a figure that was judged in a folder; nothing where it wasn't."""
-    files = sorted(directory.glob(f"{name}_claims.csv")) + sorted(
-        directory.glob(f"{name}_*_claims.csv")
-    )
-    if not files:
-        return []
+    """Returns the Markdown of a figure that was judged in a folder."""
     reproduction = REPRODUCTIONS[name]
     sweeps = [sweep_words(directory / label) for label in reproduction.parts["tiny"]]
     lines = [f"### `{name}`", "", f"{reproduction.question} From {', '.join(sweeps)}.", ""]
     if name in TABLES:
         lines += TABLES[name](directory / f"{name}.csv")
     lines += ["| verdict | claim |", "|---|---|"]
-    for path in files:
-        for holds, _, sentence in claims_of(path):
+    for path in claim_files(name, directory):
+        for holds, sentence in claims_of(path):
             lines.append(f"| {SHOWN[holds]} | {sentence.replace('|', chr(92) + '|')} |")
     return [*lines, ""]
 
@@ -127,12 +127,7 @@ def summary(names: list[str], directory: Path) -> list[str]:
     """Returns the Markdown of how many claims hold in each figure."""
     lines = ["| figure | question | holds | does not hold | can't tell |", "|---|---|---|---|---|"]
     for name in names:
-        found = [
-            holds
-            for path in sorted(directory.glob(f"{name}*_claims.csv"))
-            if path.name in (f"{name}_claims.csv",) or path.name.startswith(f"{name}_")
-            for holds, _, _ in claims_of(path)
-        ]
+        found = [holds for path in claim_files(name, directory) for holds, _ in claims_of(path)]
         counts = " | ".join(str(found.count(verdict)) for verdict in WORDS)
         lines.append(f"| [`{name}`](#{name.lower()}) | {REPRODUCTIONS[name].question} | {counts} |")
     return [*lines, ""]

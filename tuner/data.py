@@ -159,7 +159,7 @@ def load_corpus(data: Data) -> Corpus:
     the vocabulary.
     """
     if data.name == "stdlib":
-        return _split_files(_standard_library_files())
+        return _split_files(standard_library_files())
     if data.name == "prose":
         return _split_array(np.frombuffer(_language_reference(), dtype=np.uint8))
     if data.name in TOKENISED:
@@ -187,7 +187,8 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _standard_library_files() -> list[tuple[str, Path]]:
+def standard_library_files() -> list[tuple[str, Path]]:
+    """Returns the files of the embedded text by their names, in order."""
     root = Path(sysconfig.get_paths()["stdlib"])
     left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
     named = ((p.relative_to(root), p) for p in root.rglob("*.py"))

@@ -1,37 +1,21 @@
 """Source A's figures (Wortsman et al., arXiv 2309.14322) by name: their sweeps and their judges."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from analysis.answer import Answer
 from analysis.paper_figures.alignment import logit_growth
 from analysis.paper_figures.attention_growth import attention_traces
 from analysis.paper_figures.blocks import block_outputs
 from analysis.paper_figures.epsilon import epsilon_traces
 from analysis.paper_figures.gradient_traces import gradient_traces
 from analysis.paper_figures.gradients import gradient_scale
-from analysis.paper_figures.intervention_table import interventions
-from analysis.paper_figures.kappa import forced_logits
 from analysis.paper_figures.logit_law import logit_law
-from analysis.paper_figures.loss_curves import loss_curves
 from analysis.paper_figures.output_logits import output_logit_traces
-from analysis.paper_figures.questions import Question
-from analysis.paper_figures.runs import Variants, split
-from analysis.paper_figures.source_questions import QUESTIONS
-from analysis.records import Records
-from tuner import paper_parts
-from tuner.bigram import bigram_loss
-from tuner.data import Data
+from tuner import paper_judges, paper_parts
+from tuner.paper_judges import WITH, WITHOUT
 from tuner.paper_scales import SCALE_OF, Scale
 from tuner.reproduction import Judge, Parts, Reproduction
-from tuner.resolve import resolve
 
 PartsOf = Callable[[Scale], Parts]
-NOT_COMPARABLE = ("rms-scaled-lr", "mup-simple", "mup-intermediate", "mup-full")
-"""Interventions after which a learning rate means another step."""
-LARGER = 1e-4
-"""An epsilon of figure 12's that stands in for the usual one in models with large gradients."""
-WITHOUT, WITH = {"model.qk_norm": False}, {"model.qk_norm": True}
 
 
 def _figure(question: str, parts_of: PartsOf, judge: Judge) -> Reproduction:
@@ -40,86 +24,6 @@ def _figure(question: str, parts_of: PartsOf, judge: Judge) -> Reproduction:
         parts={name: parts_of(scale) for name, scale in SCALE_OF.items()},
         judge=judge,
     )
-
-
-def _variants(parts: Parts, only: Sequence[str] = ()) -> Variants:
-    found = {name: fields for part in parts.values() for name, fields in part.variants.items()}
-    return {name: found[name] for name in only or found}
-
-
-def _curves(
-    figure: str,
-    title: str,
-    *,
-    reference: str = "",
-    only: Sequence[str] = (),
-    asked: Sequence[Question] = (),
-    below: Sequence[str] = ("sensitivity",),
-) -> Judge:
-    """Returns the judge of a figure of loss against learning rate."""
-
-    def judge(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
-        answer = loss_curves(
-            records,
-            _variants(parts, only),
-            questions=asked or QUESTIONS[figure],
-            reference=reference,
-            below=below,
-            title=title,
-        )
-        return {"": answer}
-
-    return judge
-
-
-def _traces(judge: Callable[..., Answer], only: Sequence[str] = (), **settings: Any) -> Judge:
-    """Returns the judge of a figure of traces of a sweep's variants."""
-    return lambda records, parts: {"": judge(records, _variants(parts, only), **settings)}
-
-
-def _family(judge: Callable[..., Answer], **settings: Any) -> Judge:
-    """Returns the judge of a figure of the runs of one family."""
-    return lambda records, parts: {"": judge(records, **settings)}
-
-
-def _forced(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
-    architectures: dict[str, Records] = {}
-    bigrams: dict[str, float] = {}
-    for label, part in parts.items():
-        architectures |= split(records[label], part.variants)
-        for name, fields in part.variants.items():
-            data = resolve(part.preset, overrides={**part.overrides, **fields}).data
-            if isinstance(data, Data):
-                bigrams[name] = bigram_loss(data)
-    return {"": forced_logits(architectures, bigram=bigrams)}
-
-
-def _no_substitute(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
-    """muP without qk-layernorm against itself, and against the standard form with qk-layernorm."""
-    bare = {f"{name}, bare": {**f, **WITHOUT} for name, f in _variants(parts).items()}
-    still, substitute = QUESTIONS["figE4"][:-1], QUESTIONS["figE4"][-1:]
-    title = "Figure E.4: muP without qk-layernorm"
-    against = {"qk-layernorm": {"parametrization.name": "standard", **WITH}, **bare}
-    return {
-        "": loss_curves(records, bare, questions=still, below=("best_lr",), title=title),
-        "figE4_substitute": loss_curves(records, against, questions=substitute, title=title),
-    }
-
-
-def _near_epsilon(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
-    """At AdamW's usual epsilon, and at one that small models' gradients reach."""
-    usual = {"logits": records["logits"]}
-    larger = {"epsilon": records["epsilon"]}
-    return {
-        "": gradient_traces(usual, where=WITH),
-        "fig13_larger_epsilon": gradient_traces(larger, where={"optimizer.epsilon": LARGER}),
-    }
-
-
-def _table(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
-    variants = _variants(parts)
-    strangers = [n for n in variants if set(n.split("+")) & set(NOT_COMPARABLE)]
-    return {"": interventions(records, variants, incomparable=strangers)}
 
 
 def _both_muP(scale: Scale) -> Parts:
@@ -141,37 +45,37 @@ PAPER: dict[str, Reproduction] = {
     "fig1": _figure(
         "Does qk-layernorm make training less sensitive to the learning rate?",
         paper_parts.logits,
-        _curves("fig1", "Figure 1: qk-layernorm", reference="without qk-layernorm"),
+        paper_judges.curves("fig1", "Figure 1: qk-layernorm", reference="without qk-layernorm"),
     ),
     "fig2": _figure(
         "Do attention logits grow until training diverges, at small sizes and high rates, too?",
         paper_parts.logits,
-        _traces(attention_traces, cured="qk-layernorm"),
+        paper_judges.of_variants(attention_traces, cured="qk-layernorm"),
     ),
     "fig3": _figure(
         "Do z-loss and weight decay mend the divergence of the output logits?",
         paper_parts.outputs,
-        _curves("fig3", "Figure 3: z-loss and weight decay", reference="neither"),
+        paper_judges.curves("fig3", "Figure 3: z-loss and weight decay", reference="neither"),
     ),
     "fig4": _figure(
         "Do the output logits drift away at a high learning rate without z-loss and decay?",
         paper_parts.outputs,
-        _traces(output_logit_traces, reference="neither"),
+        paper_judges.of_variants(output_logit_traces, reference="neither"),
     ),
     "fig5": _figure(
         "Does a longer warm-up make training less sensitive to the learning rate?",
         paper_parts.warmups,
-        _curves("fig5", "Figure 5: warm-up", below=("sensitivity", "high_loss")),
+        paper_judges.curves("fig5", "Figure 5: warm-up", below=("sensitivity", "high_loss")),
     ),
     "fig6": _figure(
         "Is independent weight decay less sensitive to the learning rate than the coupled form?",
         paper_parts.decay_forms,
-        _curves("fig6", "Figure 6: forms of weight decay", reference="coupled 0.1"),
+        paper_judges.curves("fig6", "Figure 6: forms of weight decay", reference="coupled 0.1"),
     ),
     "fig7": _figure(
         "Does depth raise the sensitivity to the learning rate faster than width does?",
         _ladders,
-        _curves(
+        paper_judges.curves(
             "fig7",
             "Figure 7: depth and width",
             reference="width",
@@ -182,7 +86,7 @@ PAPER: dict[str, Reproduction] = {
     "fig8": _figure(
         "Does muP hold the best learning rate still, and is training any stabler for it?",
         _mup,
-        _curves(
+        paper_judges.curves(
             "fig8",
             "Figure 8: muP",
             reference="standard",
@@ -194,56 +98,58 @@ PAPER: dict[str, Reproduction] = {
         "Can the largest attention logit, and where it becomes dangerous, be forecast from "
         "smaller models?",
         paper_parts.logits,
-        _family(logit_law, where=WITHOUT),
+        paper_judges.of_runs(logit_law, where=WITHOUT),
     ),
     "fig10": _figure(
         "How large may attention logits be before a model that is forced to have them learns "
         "worse?",
         paper_parts.kappas,
-        _forced,
+        paper_judges.forced,
     ),
     "fig11": _figure(
         "How does the gradient RMS fall with size and learning rate, and when does it reach "
         "AdamW's epsilon?",
         paper_parts.logits,
-        _family(gradient_scale, where=WITH),
+        paper_judges.of_runs(gradient_scale, where=WITH),
     ),
     "fig12": _figure(
         "Does a smaller epsilon help AdamW where gradients are small?",
         paper_parts.epsilons,
-        _traces(epsilon_traces),
+        paper_judges.of_variants(epsilon_traces),
     ),
     "fig13": _figure(
         "Do updates shrink in the blocks whose gradients come near epsilon?",
         lambda scale: {**paper_parts.logits(scale), **paper_parts.epsilons(scale)},
-        _near_epsilon,
+        paper_judges.near_epsilon,
     ),
     "figC1": _figure(
         "How does the RMS of a block's output scale with size and learning rate?",
         paper_parts.logits,
-        _family(block_outputs, where=WITH),
+        paper_judges.of_runs(block_outputs, where=WITH),
     ),
     "figE1": _figure(
         "Do attention logits grow because queries and keys get longer, or because they align?",
         paper_parts.logits,
-        _family(logit_growth, where=WITHOUT),
+        paper_judges.of_runs(logit_growth, where=WITHOUT),
     ),
     "figE2": _figure(
         "Without qk-layernorm, do models diverge at lower learning rates as they grow, on every "
         "ladder?",
         lambda scale: paper_parts.ladders(scale, qk_norm=False),
-        _curves("figE2", "Figure E.2: ladders without qk-layernorm"),
+        paper_judges.curves("figE2", "Figure E.2: ladders without qk-layernorm"),
     ),
     "figE3": _figure(
         "Do width and depth together give the lowest loss at the largest size?",
         _ladders,
-        _curves("figE3", "Figure E.3: width, depth, both", reference="both", below=("best_loss",)),
+        paper_judges.curves(
+            "figE3", "Figure E.3: width, depth, both", reference="both", below=("best_loss",)
+        ),
     ),
-    "figE4": _figure("Does muP replace qk-layernorm?", _both_muP, _no_substitute),
+    "figE4": _figure("Does muP replace qk-layernorm?", _both_muP, paper_judges.no_substitute),
     "figE5": _figure(
         "Which of muP's changes matter?",
         _mup,
-        _curves(
+        paper_judges.curves(
             "figE5",
             "Figure E.5: forms of muP",
             reference="standard",
@@ -253,7 +159,7 @@ PAPER: dict[str, Reproduction] = {
     "figE6": _figure(
         "Should attention logits be divided by head_dim instead of its root?",
         paper_parts.head_scales,
-        _curves(
+        paper_judges.curves(
             "figE6",
             "Figure E.6: attention scale",
             reference="1/sqrt(head_dim)",
@@ -263,12 +169,14 @@ PAPER: dict[str, Reproduction] = {
     "figE7": _figure(
         "Does the number of steps change the sensitivity to the learning rate?",
         paper_parts.lengths,
-        _curves("figE7", "Figure E.7: number of steps", below=("sensitivity", "high_side")),
+        paper_judges.curves(
+            "figE7", "Figure E.7: number of steps", below=("sensitivity", "high_side")
+        ),
     ),
     "figE8": _figure(
         "Is qk-layernorm better per head or over the whole width?",
         paper_parts.spans,
-        _curves(
+        paper_judges.curves(
             "figE8",
             "Figure E.8: span of qk-layernorm",
             reference="whole width",
@@ -278,32 +186,36 @@ PAPER: dict[str, Reproduction] = {
     "figE9": _figure(
         "Does the batch size change the sensitivity to the learning rate?",
         paper_parts.batches,
-        _curves("figE9", "Figure E.9: batch size", below=("sensitivity", "high_side")),
+        paper_judges.curves("figE9", "Figure E.9: batch size", below=("sensitivity", "high_side")),
     ),
     "figE10": _figure(
         "How does the best learning rate move with independent weight decay?",
         paper_parts.decay_values,
-        _curves("figE10", "Figure E.10: weight decay", below=("sensitivity", "best_lr")),
+        paper_judges.curves(
+            "figE10", "Figure E.10: weight decay", below=("sensitivity", "best_lr")
+        ),
     ),
     "figE11": _figure(
         "Do attention logits become unstable without a softmax, too?",
         paper_parts.pointwise,
-        _curves("figE11", "Figure E.11: squared-ReLU attention", reference="qk-layernorm"),
+        paper_judges.curves(
+            "figE11", "Figure E.11: squared-ReLU attention", reference="qk-layernorm"
+        ),
     ),
     "figE12": _figure(
         "Do the gradients of queries, keys and values fall as those of figure 11 do?",
         paper_parts.logits,
-        _family(gradient_scale, kind="qkv", where=WITH),
+        paper_judges.of_runs(gradient_scale, kind="qkv", where=WITH),
     ),
     "figE13": _figure(
         "Do updates shrink where gradients come near epsilon, over sizes and learning rates?",
         paper_parts.logits,
-        _family(gradient_traces, lrs=(1e-2, 1e-1, 3e-1), where=WITH),
+        paper_judges.of_runs(gradient_traces, lrs=(1e-2, 1e-1, 3e-1), where=WITH),
     ),
     "figE14": _figure(
         "Does a learning rate relative to each tensor's RMS hold the best rate still?",
         paper_parts.rms_scaled,
-        _curves(
+        paper_judges.curves(
             "figE14",
             "Figure E.14: learning rate relative to the RMS",
             reference="qk-layernorm",
@@ -314,12 +226,12 @@ PAPER: dict[str, Reproduction] = {
     "figE15": _figure(
         "Does a larger epsilon make training diverge?",
         paper_parts.epsilons,
-        _traces(epsilon_traces, only=("1e-8", "1e-6", "1e-4", "1e-3")),
+        paper_judges.of_variants(epsilon_traces, only=("1e-8", "1e-6", "1e-4", "1e-3")),
     ),
     "interventions": Reproduction(
         question="Which interventions lower the sensitivity to the learning rate, at what loss?",
         parts={name: paper_parts.every_intervention(SCALE_OF[name]) for name in ("tiny", "small")},
-        judge=_table,
+        judge=paper_judges.table_of_interventions,
         missing="source A has no such table, and its preset has two of them on already.",
     ),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from token_files import text_data, write_tokens
 
-from tuner.data import CHUNK, Data, _standard_library_files, load_corpus
+from tuner.data import CHUNK, Data, load_corpus, standard_library_files
 
 
 def test_one_file_is_split_by_chunk(tmp_path):
@@ -72,7 +72,7 @@ def test_the_stream_does_not_depend_on_the_order_of_a_listing(tmp_path):
 
 
 def test_the_standard_library_is_real_text_without_its_tests():
-    named = _standard_library_files()
+    named = standard_library_files()
     names = [name for name, _ in named]
     assert {"json/decoder.py", "argparse.py", "unittest/case.py"} <= set(names)
     parts = {part for name in names for part in name.split("/")}
