@@ -95,6 +95,15 @@ def parametrize(model: nn.Module, config: Any, parametrization: Parametrization)
     return {n: rule for n, rule in rules.items() if rule != Rule()}
 
 
+def check_parametrization(config: Any, parametrization: Parametrization) -> None:
+    """ValueError where a parametrization has nothing to act on in the models of a config."""
+    if parametrization == Parametrization():
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = config.build()
+    parametrize(model, config, parametrization)
+
+
 def _apply_mup(model: nn.Module, config: Any, parametrization: Parametrization) -> dict[str, float]:
     """Sets initial values and scales; returns factors on the learning rate by parameter."""
     asked = f"parametrization.name={parametrization.name}"

@@ -182,14 +182,6 @@ class Run:
                     f"query and key weights, got {optimizer.qk_clip!r}; set optimizer.qk_clip=0."
                 )
 
-        if self.parametrization.name == "mup-full" and getattr(model, "kappa", 0):
-            raise ValueError(
-                f"parametrization.name must not be mup-full with model.kappa, since it starts "
-                f"queries at zero, which kappa can't scale to a size, got model.kappa="
-                f"{getattr(model, 'kappa', 0)}; set model.kappa=0 or parametrization.name="
-                f"mup-intermediate."
-            )
-
     def _check_model_fits_data(self) -> None:
         reads_images = hasattr(self.model, "image_size")
         if isinstance(self.data, ImageData):

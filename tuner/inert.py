@@ -4,7 +4,7 @@ Each of their values would be another run id of the same training. So one that i
 refused where no run uses it, and is the default again in those runs of a sweep that don't.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,14 +19,15 @@ TYPED_SCALES = ("ternary", "binary")
 """Formats whose scale has a type."""
 
 
-def check_effective(resolved: Iterable[tuple[Mapping[str, Any], Run]]) -> None:
+def check_effective(resolved: Iterable[tuple[Collection[str], Run]]) -> None:
     """ValueError where a setting that was asked for is inert in every run.
 
-    resolved pairs the changes that were asked for with the run that they gave.
+    resolved pairs the paths that were asked for, by setting or by intervention, with the run that
+    they gave.
     """
     sentences: dict[str, str] = {}
     used: set[str] = set()
-    for changes, run in resolved:
+    for asked, run in resolved:
         for group in LACKS:
             part = getattr(run, group)
             for f in fields(part):
@@ -34,7 +35,7 @@ def check_effective(resolved: Iterable[tuple[Mapping[str, Any], Run]]) -> None:
                 needed = LACKS[group](part, f.name)
                 if not needed:
                     used.add(path)
-                elif (group in changes or path in changes) and value != f.default:
+                elif (group in asked or path in asked) and value != f.default:
                     sentences[path] = f"{path}={value} needs {needed} or leave it out."
     for path, sentence in sentences.items():
         if path not in used:

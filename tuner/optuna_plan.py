@@ -75,7 +75,7 @@ class OpenPlan:
             check_streams(runs)
         return runs
 
-    def _possible(self, part: int) -> Iterator[list[tuple[dict[str, Any], Run]]]:
+    def _possible(self, part: int) -> Iterator[list[tuple[set[str], Run]]]:
         """Yields up to EXAMPLES random draws of a part, each in all its lengths."""
         first: ValueError | None = None
         draws = self._random(part)
@@ -106,7 +106,7 @@ class OpenPlan:
         open_ones = {p: fields[p].ends() for p in LENGTHS if isinstance(fields.get(p), Choice)}
         return [dict(zip(open_ones, ends, strict=True)) for ends in product(*open_ones.values())]
 
-    def _complete(self, chosen: Mapping[str, Any]) -> tuple[dict[str, Any], Run]:
+    def _complete(self, chosen: Mapping[str, Any]) -> tuple[set[str], Run]:
         return self.plan.complete(chosen, seed=self.plan.seed)
 
     def to_json(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Plan:
         rng = np.random.RandomState(self.seed)
         grid, parts = self.search == "grid", parts_of(self.space)
         draws = [draw for part in parts for draw in (_grid(part) if grid else [dict(part)])]
-        resolved: list[tuple[dict[str, Any], Run]] = []
+        resolved: list[tuple[set[str], Run]] = []
         for draw in [d for d in draws for _ in range(self.num_samples)]:
             chosen = {path: _draw(path, domain, rng) for path, domain in draw.items()}
             for offset in range(self.seeds):
@@ -89,20 +89,19 @@ class Plan:
             check_streams(runs.values())
         return list(runs.values())
 
-    def complete(self, chosen: Mapping[str, Any], *, seed: int) -> tuple[dict[str, Any], Run]:
-        """Returns all changes that the values of the space's fields mean, and their run.
+    def complete(self, chosen: Mapping[str, Any], *, seed: int) -> tuple[set[str], Run]:
+        """Returns the paths that the values of the space's fields ask for, and their run.
 
         Inert settings are left in. Raises ValueError for what can't run.
         """
         changes = {"seed": seed, **chosen, **self.overrides}
         origin = {p: "--grid" if p in self.grids else SPACE for p in chosen}
-        run = resolve_draw(
+        return resolve_draw(
             self.preset,
             interventions=self.interventions,
             overrides=changes,
             origin={p: place for p, place in origin.items() if p not in self.overrides},
         )
-        return changes, run
 
     def describe(self) -> dict[str, Any]:
         """Returns the plan as JSON values for `sweep.json`."""

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from models import at_size, has_ladder
 from models.quantize import Quantization
-from tuner.config import Run, near, override
+from tuner.config import Run, dotted, near, override
 from tuner.inert import check_effective, without_inert
-from tuner.intervening import check_undone, intervene
+from tuner.intervening import changed_fields, check_undone, intervene
 from tuner.override import UnknownField
 from tuner.own_files import load_name
 from tuner.presets import PRESETS
@@ -45,10 +45,10 @@ def resolve(
     Raises ValueError for unknown names (with the nearest one), values that break a rule, and an
     override that undoes an intervention or has no effect.
     """
-    run = resolve_draw(
+    asked, run = resolve_draw(
         preset, size=size, interventions=interventions, overrides=overrides or {}, origin={}
     )
-    check_effective([(overrides or {}, run)])
+    check_effective([(asked, run)])
     return without_inert(run)
 
 
@@ -59,10 +59,11 @@ def resolve_draw(
     interventions: Iterable[str] = (),
     overrides: Mapping[str, Any],
     origin: Mapping[str, str],
-) -> Run:
-    """Returns one run of a sweep as `resolve` does, inert settings left in.
+) -> tuple[set[str], Run]:
+    """Returns the paths that were asked for and one run of a sweep as `resolve` does.
 
-    origin says where an override is from, if not from --set: `space`, or an option.
+    Asked for are those of the overrides and those that the interventions change; inert settings are
+    left in. origin says where an override is from, if not from --set: `space`, or an option.
     """
     names, changes = list(interventions), dict(overrides)
     names += named_together(changes.pop(INTERVENTION, "none"))
@@ -77,11 +78,12 @@ def resolve_draw(
         run = _at_size(run, size, "add --drop" if origin.get(SIZE) == SPACE else "leave out")
     if QUANTIZER in changes:
         run = override(run, {"quantization": _quantization(changes.pop(QUANTIZER))})
-    run = intervene(run, names)
+    before, run = dotted(run), intervene(run, names)
+    asked = {*overrides, *changed_fields(before, dotted(run))}
     _check_dial(run, changes)
     run = _changed(run, changes, origin)
     check_undone(run, names, changes, origin)
-    return run
+    return asked, run
 
 
 def _changed(run: Run, changes: Mapping[str, Any], origin: Mapping[str, str]) -> Run:

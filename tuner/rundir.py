@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from models import MODELS, count, count_module, has_ladder, size_of
+from models.parametrize import check_parametrization
 from models.storage import FP32_BYTES, weight_bytes
 from tuner.config import Run
 from tuner.data import Data
@@ -121,7 +122,11 @@ def run_id(run: Run) -> str:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """Returns the content of `run.json`: id, config, rung, counts."""
+    """Returns the content of `run.json`: id, config, rung, counts.
+
+    Raises ValueError where the run's parametrization doesn't fit its model.
+    """
+    check_parametrization(run.model, run.parametrization)
     counts = count(run.model) if has_ladder(run.model) else count_module(run.model.build())
     return {
         "format": FORMAT,

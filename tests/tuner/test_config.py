@@ -241,11 +241,3 @@ def test_dotted_names_every_leaf_once():
     assert set(promised.split()) <= set(flat)
     assert not any(dataclasses.is_dataclass(value) for value in flat.values())
     assert override(Run(), flat) == Run()
-
-
-def test_full_mup_and_kappa_are_refused_before_anything_is_built():
-    changes = {"parametrization.name": "mup-full", "model.kappa": 10.0}
-    with pytest.raises(
-        ValueError, match=r"^parametrization.name must not be mup-full with .*kappa"
-    ):
-        override(Run(), changes)
