@@ -8,21 +8,38 @@ combinations and a seed: at `tiny` (300 steps) two and a half minutes on one cor
 `foretune reproduce fig7 --scale small|paper --dry-run` prints the others.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from ray import tune
 
 from search_spaces.grids import RATES, SIZES
 
-LADDERS = {
-    "width": {"model.ladder": "width", "model.size": tune.grid_search(SIZES)},
-    "depth": {
-        "model.ladder": "depth",
-        "model.width": 32,
-        "model.size": tune.grid_search([1, 3, 6, 12]),
-    },
-    "both": {"model.ladder": "joint", "model.size": tune.grid_search(SIZES)},
-}
-VARIANTS = {name: {"model.ladder": fields["model.ladder"]} for name, fields in LADDERS.items()}
-SPACE = [
-    {"model.qk_norm": True, **fields, "optimizer.lr": tune.grid_search(RATES)}
-    for fields in LADDERS.values()
-]
+VARIANTS = {name: {"model.ladder": ladder} for name, ladder in (
+    ("width", "width"), ("depth", "depth"), ("both", "joint")
+)}  # fmt: skip
+
+
+def ladders(
+    *,
+    sizes: Iterable[int] = SIZES,
+    width: int = 32,
+    depths: Iterable[int] = (1, 3, 6, 12),
+    rates: Iterable[float] = RATES,
+    qk_norm: bool = True,
+) -> list[dict[str, Any]]:
+    """Returns a part per ladder: rungs of width and of both, and depths at one width."""
+    rungs = {"width": {}, "depth": {"model.width": width}, "both": {}}
+    return [
+        {
+            "model.qk_norm": qk_norm,
+            **VARIANTS[name],
+            **fixed,
+            "model.size": tune.grid_search(list(depths if name == "depth" else sizes)),
+            "optimizer.lr": tune.grid_search(list(rates)),
+        }
+        for name, fixed in rungs.items()
+    ]
+
+
+SPACE = ladders()

@@ -97,7 +97,9 @@ def near_epsilon(records: Mapping[str, Records], parts: Parts) -> dict[str, Answ
     larger = {"epsilon": records["epsilon"]}
     return {
         "": gradient_traces(usual, where=WITH),
-        "fig13_larger_epsilon": gradient_traces(larger, where={"optimizer.epsilon": LARGER}),
+        "fig13_larger_epsilon": gradient_traces(
+            larger, where={"optimizer.epsilon": LARGER}, name=f"Figure 13 at epsilon {LARGER:g}"
+        ),
     }
 
 

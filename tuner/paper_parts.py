@@ -29,17 +29,11 @@ from search_spaces.grids import Variants
 from tuner.config import dotted
 from tuner.intervening import changed_fields, intervene
 from tuner.paper_scales import Scale
-from tuner.reproduction import Part
+from tuner.reproduction import DIGITS, Part
 from tuner.resolve import resolve
 
 DETAIL = {"telemetry_every": 5, "telemetry_detail": True}
 """Telemetry of sweeps whose figures show layers or traces; at `paper` every hundredth step."""
-DIGITS = {
-    "data.name": "digits",
-    "data.augment": False,
-    "model.image_size": 8,
-    "model.patch_size": 2,
-}
 
 
 def _detail(scale: Scale) -> dict[str, Any]:
@@ -51,8 +45,8 @@ def logits(scale: Scale) -> dict[str, Part]:
 
     Figures 1, 2, 9, 11, 13, C1, E1, E12, E13, and in part E14.
     """
-    sizes = attention_logits.SIZES if not scale.rungs and scale.sizes[0] == 16 else ()
-    return {"logits": scale.part(attention_logits.VARIANTS, sizes=sizes, **_detail(scale))}
+    part = scale.part(attention_logits.VARIANTS, sizes=scale.law_sizes, **_detail(scale))
+    return {"logits": part}
 
 
 def outputs(scale: Scale) -> dict[str, Part]:
@@ -77,18 +71,13 @@ def decay_values(scale: Scale) -> dict[str, Part]:
 
 def ladders(scale: Scale, *, qk_norm: bool) -> dict[str, Part]:
     """Width, depth and both: figure 7, E2 and E3."""
-    moved = {
-        "width": {"model.ladder": "width", "model.size": tune.grid_search(list(scale.sizes))},
-        "depth": {
-            "model.ladder": "depth",
-            "model.width": scale.few_sizes[0],
-            "model.size": tune.grid_search(list(scale.depths)),
-        },
-        "both": {"model.ladder": "joint", "model.size": tune.grid_search(list(scale.sizes))},
-    }
-    assert moved.keys() == depth_width.VARIANTS.keys()
-    rates = tune.grid_search(list(scale.rates))
-    space = [{"model.qk_norm": qk_norm, **f, "optimizer.lr": rates} for f in moved.values()]
+    space = depth_width.ladders(
+        sizes=scale.sizes,
+        width=scale.few_sizes[0],
+        depths=scale.depths,
+        rates=scale.rates,
+        qk_norm=qk_norm,
+    )
     return {"ladders" if qk_norm else "ladders-bare": scale.of(space, depth_width.VARIANTS)}
 
 
@@ -153,10 +142,10 @@ def kappas(scale: Scale) -> dict[str, Part]:
         lm[f"LM, context {length}"] = plain | positions
     lm["Llama"] = plain | {"model.norm": "rmsnorm", "model.mlp": "swiglu"}
     parts = {"kappa": _kappa(scale, lm, scale.preset, scale.overrides)}
-    if scale.preset == "lm-tiny":
+    if scale.images:
         dims = (scale.head_dim // 2, scale.head_dim)
         vit = {f"ViT, head_dim {dim}": {"model.head_dim": dim} for dim in dims}
-        parts["kappa-vit"] = _kappa(scale, vit, "vit-tiny", DIGITS)
+        parts["kappa-vit"] = _kappa(scale, vit, scale.images, DIGITS)
     return parts
 
 

@@ -205,12 +205,14 @@ PAPER: dict[str, Reproduction] = {
     "figE12": _figure(
         "Do the gradients of queries, keys and values fall as those of figure 11 do?",
         paper_parts.logits,
-        paper_judges.of_runs(gradient_scale, kind="qkv", where=WITH),
+        paper_judges.of_runs(gradient_scale, kind="qkv", where=WITH, name="Figure E.12"),
     ),
     "figE13": _figure(
         "Do updates shrink where gradients come near epsilon, over sizes and learning rates?",
         paper_parts.logits,
-        paper_judges.of_runs(gradient_traces, lrs=(1e-2, 1e-1, 3e-1), where=WITH),
+        paper_judges.of_runs(
+            gradient_traces, lrs=(1e-2, 1e-1, 3e-1), where=WITH, name="Figure E.13"
+        ),
     ),
     "figE14": _figure(
         "Does a learning rate relative to each tensor's RMS hold the best rate still?",
@@ -226,7 +228,9 @@ PAPER: dict[str, Reproduction] = {
     "figE15": _figure(
         "Does a larger epsilon make training diverge?",
         paper_parts.epsilons,
-        paper_judges.of_variants(epsilon_traces, only=("1e-8", "1e-6", "1e-4", "1e-3")),
+        paper_judges.of_variants(
+            epsilon_traces, only=("1e-8", "1e-6", "1e-4", "1e-3"), name="Figure E.15"
+        ),
     ),
     "interventions": Reproduction(
         question="Which interventions lower the sensitivity to the learning rate, at what loss?",

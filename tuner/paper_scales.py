@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from search_spaces import attention_logits
 from search_spaces.grids import (
     PAPER_RATES,
     PAPER_RUNGS,
@@ -31,6 +32,10 @@ class Scale:
     """Widths, the smallest the base width of muP."""
     few_sizes: tuple[int, ...]
     """Those of questions about other axes than size."""
+    law_sizes: tuple[int, ...] = ()
+    """Widths that laws in N are fitted to, where those are more than `sizes`."""
+    images: str = ""
+    """Preset of the image transformer that is asked the same, where there is one."""
     depths: tuple[int, ...]
     """Rungs of the depth ladder, at a width of few_sizes."""
     head_dim: int
@@ -74,6 +79,8 @@ TINY = Scale(
     steps=300,
     batch_size=8,
     sizes=tuple(SIZES),
+    law_sizes=tuple(attention_logits.SIZES),
+    images="vit-tiny",
     few_sizes=(32, 64),
     depths=(1, 3, 6, 12),
     head_dim=16,
@@ -84,6 +91,7 @@ SMALL = Scale(
     steps=2000,
     batch_size=64,
     sizes=(64, 128, 256, 512),
+    images="vit-tiny",
     few_sizes=(128, 256),
     depths=(3, 6, 12, 24),
     head_dim=32,

@@ -10,6 +10,13 @@ from search_spaces.grids import Variants
 from tuner.plan import Space
 
 SCALES = ("tiny", "small", "paper")
+DIGITS = {
+    "data.name": "digits",
+    "data.augment": False,
+    "model.image_size": 8,
+    "model.patch_size": 2,
+}
+"""What makes an image preset read scikit-learn's digits, 8 x 8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

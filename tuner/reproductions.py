@@ -2,19 +2,13 @@
 
 from search_spaces import bank
 from tuner.paper_reproductions import PAPER
-from tuner.reproduction import SCALES, Part, Reproduction
+from tuner.reproduction import DIGITS, SCALES, Part, Reproduction
 from tuner.ternary_reproductions import TERNARY
 
 __all__ = ["REPRODUCTIONS", "SCALES", "Part", "Reproduction"]
 
 TELEMETRY = {"telemetry_every": 2}
 BANK_RUN = {"steps": 300, **TELEMETRY}
-DIGITS = {
-    "data.name": "digits",
-    "data.augment": False,
-    "model.image_size": 8,
-    "model.patch_size": 2,
-}
 
 
 def _bank() -> dict[str, Part]:

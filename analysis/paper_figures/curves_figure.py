@@ -37,6 +37,7 @@ def curves_figure(
         figure.suptitle(title, fontsize=12, color=INK)
     grid = figure.add_gridspec(rows, across)
     first: Axes | None = None
+    named: set[str] = set()
     for index, variant in enumerate(shown):
         axes = figure.add_subplot(grid[index // across, index % across], sharey=first)
         first = first or axes
@@ -44,8 +45,10 @@ def curves_figure(
         set_title(axes, variant)
         if index % across == 0:
             axes.set_ylabel("final validation loss (nats)")
-        if index == 0:
+        rungs = {c.rung for c in curves if c.variant == variant}
+        if not rungs <= named:  # Another ladder has sizes of its own.
             draw_legend(axes)
+        named |= rungs
     inks = variant_styles(shown)
     for index, name in enumerate(below):
         axes = figure.add_subplot(grid[above + index // across, index % across])

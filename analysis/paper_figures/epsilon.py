@@ -49,11 +49,13 @@ def epsilon_traces(
     lr: float = 0.3,
     rung: str | float | None = None,
     where: Mapping[str, Any] | None = None,
+    name: str = "Figure 12",
 ) -> Answer:
     """What epsilon does to loss and gradients at one learning rate (the nearest) and size.
 
     Variants differ in `optimizer.epsilon`; all are held against the one with the `usual` value. At
     `rung` (the largest unless given). The table has every size and learning rate.
+    `name` is what the title calls the figure.
     """
     given = {label: fields.get(EPSILON) for label, fields in variants.items()}
     if usual not in given.values() or None in given.values():
@@ -70,7 +72,7 @@ def epsilon_traces(
     at = at_rate(runs, rate)
     rungs = chosen_rungs(at, None if rung is None else [str(rung)], (-1,))
     claims = _claims(at, order, reference, rungs, r, rate)
-    title = "Figure 12: AdamW's epsilon"
+    title = f"{name}: AdamW's epsilon"
     if rungs and math.isfinite(rate):
         title += f" at size {rungs[0]} and learning rate {rate:g}"
     styles = variant_styles(order)

@@ -41,12 +41,14 @@ def gradient_traces(
     lrs: Sequence[float] = (0.3,),
     rungs: Sequence[str | float] | None = None,
     where: Mapping[str, Any] | None = None,
+    name: str = "Figure 13",
 ) -> Answer:
     """Gradient RMS above and update RMS below, a panel per size and learning rate.
 
     Of the parameters `kind` in each block, where they were recorded apart. At the learning rates
     nearest to `lrs` and `rungs` (the largest unless given). The update is AdamW's before the
     learning rate.
+    `name` is what the title calls the figure.
     """
     runs = gather(records, where=where)
     shown = chosen_rungs(runs, [str(rung) for rung in rungs] if rungs else None, (-1,))
@@ -58,7 +60,7 @@ def gradient_traces(
         for quantity, words in (("grad_rms", "gradient RMS"), ("update_rms", "update RMS"))
         for place in places
     ]
-    title = f"Figure 13: gradients and updates of {kind}"
+    title = f"{name}: gradients and updates of {kind}"
     figure = trace_figure(panels, across=len(places), title=title, share=True)
     return Answer(_table(runs, places, columns, kind), [_near(runs, kind, columns)], figure)
 

@@ -44,12 +44,14 @@ def gradient_scale(
     lr: float = 0.1,
     where: Mapping[str, Any] | None = None,
     forecast_at: tuple[float, float] | None = None,
+    name: str = "Figure 11",
 ) -> Answer:
     """How the gradient RMS of a parameter kind falls, and where epsilon will weaken its updates.
 
     Of one block, or of all blocks where they weren't recorded apart. `lr` is that of the panel over
     blocks (the nearest). `forecast_at` is N and learning rate of the extrapolation: unless given,
     16 times the largest size at the highest rate. Runs are of one family: `where` says which.
+    `name` is what the title calls the figure.
     """
     runs = gather(records, where=where)
     column = recorded(runs, f"grad_rms_{kind}_layer{layer}", f"grad_rms_{kind}")
@@ -69,7 +71,7 @@ def gradient_scale(
         Panel(blocks, "block", "rung", words, levels),
         Panel(updates, "lr", "rung", "update RMS (before the learning rate)"),
     ]
-    figure = scaling_figure(panels, f"Figure 11: gradients of {what}, end of training")
+    figure = scaling_figure(panels, f"{name}: gradients of {what}, end of training")
     return Answer(_table(cells, updates, epsilon), claims, figure)
 
 
