@@ -61,9 +61,9 @@ class QKClip:
         for tap, largest_H in self.largest_H.items():
             over_H = torch.isfinite(largest_H) & (largest_H > self.tau)
             factor_H = torch.where(over_H, (self.tau / largest_H).sqrt(), 1.0)
-            weight = self.weights[tap].data
-            qkv_3HKD = weight.view(3, len(factor_H), -1, weight.shape[1])
-            qkv_3HKD[:2] *= factor_H.view(-1, 1, 1)
+            for parameter in self.weights[tap]:
+                qkv_3HKI = parameter.data.view(3, len(factor_H), -1, parameter[0].numel())
+                qkv_3HKI[:2] *= factor_H.view(-1, 1, 1)
             clipped = over_H.sum() + clipped.to(over_H.device)
         return int(clipped)
 
@@ -76,11 +76,13 @@ def qk_clip(model: nn.Module, run: Run) -> QKClip | None:
     return QKClip(model, run.optimizer.qk_clip, capped=capped)
 
 
-def _attentions(model: nn.Module) -> Iterator[tuple[Tap, nn.Parameter]]:
+def _attentions(model: nn.Module) -> Iterator[tuple[Tap, list[nn.Parameter]]]:
+    """Attention taps, each with the weight, and the bias where there is one, of its layer qkv."""
     for module in model.modules():
         taps = [m for m in module.children() if isinstance(m, Tap) and m.kind == "attention"]
-        weight = getattr(getattr(module, "qkv", None), "weight", None)
+        layer = getattr(module, "qkv", None)
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
         if not taps or not isinstance(weight, nn.Parameter) or weight.ndim != 2:
             continue
         if weight.shape[0] % 3 == 0:
-            yield taps[0], weight
+            yield taps[0], [weight, *([bias] if isinstance(bias, nn.Parameter) else [])]

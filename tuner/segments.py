@@ -13,7 +13,7 @@ from models.parametrize import Rule
 from tuner.flat_parameters import FlatParameters
 from tuner.optimizer_config import Optimizer
 
-QKV = "qkv.weight"
+QKV, QKV_BIAS = "qkv.weight", "qkv.bias"
 """How the name of a weight ends that makes queries, keys and values: 3 D rows, in this order."""
 
 
@@ -86,8 +86,9 @@ def _kernel_decay(part: Segment, config: Optimizer) -> float:
 
 def makes_qkv(flat: FlatParameters, tensor: int) -> bool:
     """Whether a parameter's rows make queries, keys and values, a third each."""
-    shape = flat.shapes[tensor]
-    return flat.names[tensor].endswith(QKV) and len(shape) == 2 and shape[0] % 3 == 0
+    name, shape = flat.names[tensor], flat.shapes[tensor]
+    named = (name.endswith(QKV) and len(shape) == 2) or name.endswith(QKV_BIAS)
+    return named and shape[0] % 3 == 0
 
 
 def _thirds(whole: Segment, qk_lr: float) -> list[Segment]:

@@ -10,10 +10,12 @@ from updated_models import (
     STEPS,
     assert_near,
     assert_same_bits,
+    by_name,
     flat_optimizer,
     gradients,
     lr,
     transformer,
+    update,
     updated,
 )
 
@@ -161,3 +163,20 @@ def test_a_learning_rate_of_a_weight_that_is_not_there_is_refused():
     )
     with pytest.raises(ValueError, match=sentence):
         flat_optimizer(own, qk_lr=0.5)
+
+
+def test_the_bias_of_queries_and_keys_has_the_learning_rate_of_their_weight():
+    moved = {}
+    for factor in (1.0, 0.25):
+        torch.manual_seed(0)
+        own = nn.ModuleDict({"qkv": nn.Linear(6, 18), "out": nn.Linear(6, 6)})
+        optimizer = flat_optimizer(own, qk_lr=factor, weight_decay=0.0, clip_norm=0.0)
+        before = by_name(optimizer.flat, optimizer.flat.values)
+        update(optimizer, gradients(optimizer.flat)[0], 0)
+        after = by_name(optimizer.flat, optimizer.flat.values)
+        moved[factor] = {n: after[n] - before[n] for n in after}
+    for name, whole in moved[1.0].items():
+        less = whole.clone()
+        if name.startswith("qkv"):
+            less[:12] *= 0.25
+        torch.testing.assert_close(moved[0.25][name], less, rtol=1e-3, atol=1e-7)
