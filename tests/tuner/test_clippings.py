@@ -103,7 +103,7 @@ def test_adagc_lets_a_tensor_go_that_had_no_gradient():
 
 
 def test_zclip_cuts_an_outlier_to_mean_plus_deviation_times_threshold_squared_over_z():
-    """25 steps give the first mean and deviation; then these are 0.97 of the old, 0.03 of the new."""
+    """25 steps give the first mean and deviation; then these are 0.97 of the old, 0.03 of new."""
     threshold, first, mean, variance = 2.5, [], 0.0, 0.0
     expected = []
     for grads in raw():
