@@ -1,7 +1,7 @@
 """`foretune coord-check`: whether signals grow with width as theory says; table and picture."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from analysis.coordinates import LEVEL, NO_CLAIM, TOLERANCE, UNTOLD, fits, judge
 from models.parametrize import PARAMETRIZATIONS
 from tuner.config import Run, near
 from tuner.coordinates import PLAIN, coordinates
-from tuner.resolve import check_distinct, resolve
+from tuner.resolve import check_distinct, resolve, resolve_draw
 
 TAKEN = {
     "parametrization.name": "--parametrization",
@@ -23,6 +23,13 @@ TAKEN = {
     "seed": "--seeds",
 }
 """Fields that options of the command set."""
+IDLE = {
+    "optimizer.decay": "without decay",
+    "optimizer.decay_on": "without decay",
+    "schedule.decay_share": "at a constant rate",
+    "schedule.final_lr": "at a constant rate",
+}
+"""Fields that nothing uses in a coordinate check, and why."""
 
 
 def coord_check(
@@ -41,10 +48,14 @@ def coord_check(
     0 where everything is as theory says, 1 otherwise. Raises ValueError for bad arguments.
     """
     changes = dict(overrides or {})
-    _check(changes, parametrizations, widths, steps, seeds)
+    _check(parametrizations, widths, steps, seeds)
+    _check_paths(changes)
     # The last is one that a base width means something to, if any is.
     name = max(parametrizations, key=list(PARAMETRIZATIONS).index)
-    run = resolve(preset, overrides={**changes, "parametrization.name": name})
+    asked = {**changes, "parametrization.name": name}
+    paths, _ = resolve_draw(preset, overrides=asked, origin={})
+    _check_paths(paths - {"parametrization.name"})
+    run = resolve(preset, overrides=asked)
     torch.set_num_threads(1)
     table = coordinates(
         run,
@@ -64,20 +75,23 @@ def coord_check(
 FILES = ("coords.csv", "slopes.csv", "coords.png")
 
 
+def _check_paths(paths: Iterable[str]) -> None:
+    for path in paths:
+        for fields, why in (
+            (TAKEN, "which {} gives"),
+            (PLAIN, "which is {} in a coordinate check"),
+            (IDLE, "since a coordinate check is {}"),
+        ):
+            if path in fields:
+                raise ValueError(f"--set must leave {path} out, {why.format(fields[path])}.")
+
+
 def _check(
-    changes: Mapping[str, Any],
     parametrizations: Sequence[str],
     widths: Sequence[int],
     steps: int,
     seeds: int,
 ) -> None:
-    for path in changes:
-        if path in TAKEN:
-            raise ValueError(f"--set must leave {path} out, which {TAKEN[path]} gives.")
-        if path in PLAIN:
-            raise ValueError(
-                f"--set must leave {path} out, which is {PLAIN[path]} in a coordinate check."
-            )
     for name in parametrizations:
         if name not in PARAMETRIZATIONS:
             raise ValueError(

@@ -14,7 +14,7 @@ def intervene(run: Run, names: Iterable[str]) -> Run:
     unknown name, one given twice, one that doesn't fit the model or a setting of the run, and one
     that changes a field which an earlier one has set.
     """
-    setters: dict[str, str] = {}
+    start, setters = run, dict[str, str]()
     done: list[str] = []
     for name in names:
         if name not in INTERVENTIONS:
@@ -25,7 +25,9 @@ def intervene(run: Run, names: Iterable[str]) -> Run:
         if name in done:
             raise ValueError(f"intervention must be given once, got {name} twice; leave one out.")
         before, run = dotted(run), _apply(run, name)
-        for field in changed_fields(before, dotted(run)):
+        # Also those that an earlier one has set to the same value.
+        alone = changed_fields(dotted(start), dotted(_apply(start, name)))
+        for field in dict.fromkeys([*alone, *changed_fields(before, dotted(run))]):
             if field in setters:
                 raise ValueError(
                     f"interventions must set different fields, got {setters[field]} and {name}, "

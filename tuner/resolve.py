@@ -72,7 +72,11 @@ def resolve_draw(
         raise ValueError(
             f"{SIZE} must be given once, got --size {size} and {changes[SIZE]!r}; leave one out."
         )
-    run = _changed(run, {p: v for p, v in changes.items() if p == LADDER}, origin)
+    # An intervention may count in steps, and a schedule fits them or not.
+    early = ("steps", "schedule.") if "steps" in changes else ()
+    run = _changed(
+        run, {p: v for p, v in changes.items() if p == LADDER or p.startswith(early)}, origin
+    )
     size = changes.pop(SIZE, size)
     if size is not None:
         run = _at_size(run, size, "add --drop" if origin.get(SIZE) == SPACE else "leave out")

@@ -243,6 +243,8 @@ def test_two_that_set_different_fields_give_one_run_in_either_order_and_others_a
         (["zclip", "adagc"], "optimizer"),
         (["attention-softcap", "pointwise-attention"], "softcap"),
         (["no-decay", "coupled-decay"], "optimizer.weight_decay"),
+        (["agc", "no-clipping"], "both set optimizer.clip_norm"),
+        (["no-clipping", "agc"], "both set optimizer.clip_norm"),
     ],
 )
 def test_what_makes_no_sense_together_is_one_sentence(names, sentence, base):

@@ -165,6 +165,15 @@ def test_the_command_writes_tables_and_picture_and_exits_by_the_verdict(text, tm
         ("--lr 0", "optimizer.lr must be above 0"),
         ("--set model.width=32", "--set must leave model.width out, which --widths gives."),
         ("--set optimizer.clip_norm=1", "--set must leave optimizer.clip_norm out, which is 0.0"),
+        (
+            "--set optimizer.decay=coupled",
+            "optimizer.decay out, since a coordinate check is without",
+        ),
+        (
+            "--set intervention=no-clipping",
+            "--set must leave optimizer.clip_norm out, which is 0.0",
+        ),
+        ("--set intervention=decay-linear", "optimizer.decay_on out, since a coordinate check is"),
         ("cnn-tiny", "coord-check needs a transformer, whose theory it knows, got ConvNetConfig"),
     ],
 )

@@ -85,6 +85,12 @@ def test_interventions_that_set_different_fields_apply_in_any_order():
     assert (first.optimizer.weight_decay, first.loss.z_loss) == (0.1, 1e-4)
     long = resolve("lm-tiny", interventions=["long-warmup"], overrides={"steps": 40})
     assert long.schedule.warmup_steps == 10
+    # Of a complete run, too, whose own warm-up and length need not fit the ones asked for.
+    own = lm_tiny(400)
+    long = resolve(own, interventions=["long-warmup"], overrides={"steps": 40})
+    assert (long.steps, long.schedule.warmup_steps) == (40, 10)
+    short = resolve(own, overrides={"steps": 20, "schedule.warmup_steps": 2})
+    assert (short.steps, short.schedule.warmup_steps) == (20, 2)
 
 
 def test_an_override_of_the_size_is_the_ladder_and_a_width_wins_over_it():
