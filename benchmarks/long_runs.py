@@ -1,12 +1,14 @@
 """When do source A's claims appear that 300 steps at widths 16 to 64 don't show?
 
 Figures 3 and 4 (z-loss, decay), 6 (form of decay) and 12 (epsilon) again: ten times the steps on
-CPU cores, and a model of 2.4M parameters, the smallest of the source, on a GPU. `train` needs
-neither Ray nor MLflow, so it runs where there is only torch; `plan` and `judge` run where Foretune
-is installed. The text is a copy of this Python's library, so that both machines have the same.
+CPU cores (`cpu`), a hundred times at the smallest width (`cpu-long`, without epsilon), and a model
+of 2.4M parameters, the smallest of the source, on a GPU (`cuda`). `train` needs neither Ray nor
+MLflow, so it runs where there is only torch; `plan` and `judge` run where Foretune is installed.
+The text is a copy of this Python's library, so that both machines have the same.
 
     python benchmarks/long_runs.py plan DIR
     python benchmarks/long_runs.py train DIR --kind cpu --workers 12 --seconds 500
+    python benchmarks/long_runs.py train DIR --kind cpu-long --workers 2
     python benchmarks/long_runs.py train DIR --kind cuda --workers 4 --seconds 500
     python benchmarks/long_runs.py judge DIR [--save]
 """
@@ -28,7 +30,8 @@ from tuner.rundir import MetricsFile, describe, from_config, run_id, to_config, 
 from tuner.train import Training
 
 FIGURES = ("fig3", "fig4", "fig6", "fig12")
-SEEDS = {"cpu": 2, "cuda": 1}
+SEEDS = {"cpu": 2, "cpu-long": 2, "cuda": 1}
+"""Seeds of every run, by kind, which begins with the device."""
 
 
 def scales() -> dict[str, Any]:
@@ -37,9 +40,11 @@ def scales() -> dict[str, Any]:
 
     slow = {"telemetry_every": 25, "telemetry_detail": True}
     cpu = replace(TINY, steps=3000, sizes=(32,), overrides=slow)
+    slower = {**slow, "telemetry_every": 250}
+    longest = replace(TINY, steps=30_000, sizes=(16,), overrides=slower)
     cuda = replace(SMALL, steps=3000, sizes=(256,), rates=(1e-2, 3e-2, 1e-1, 3e-1))
     fast = {**cuda.overrides, **slow, "precision": "bfloat16"}
-    return {"cpu": cpu, "cuda": replace(cuda, overrides=fast)}
+    return {"cpu": cpu, "cpu-long": longest, "cuda": replace(cuda, overrides=fast)}
 
 
 def sweeps(kind: str) -> dict[str, Any]:
@@ -47,12 +52,11 @@ def sweeps(kind: str) -> dict[str, Any]:
     from tuner import paper_parts
 
     scale = scales()[kind]
-    high = replace(scale, rates=scale.rates[-3:])
-    found = {
-        **paper_parts.outputs(high),
-        **paper_parts.decay_forms(scale),
-        **paper_parts.epsilons(high),
-    }
+    longest = kind == "cpu-long"
+    high = replace(scale, rates=scale.rates[-2 if longest else -3 :])
+    found = {**paper_parts.outputs(high), **paper_parts.decay_forms(scale)}
+    if not longest:
+        found |= paper_parts.epsilons(high)
     return {
         name: replace(part, overrides={**part.overrides, **scale.overrides})
         for name, part in found.items()
@@ -86,9 +90,12 @@ def train_one(job: dict[str, Any], directory: Path, kind: str, deadline: float) 
     folder = directory / kind / job["sweep"] / "runs" / run_id(run)
     if (folder / "outcome.json").exists() or time.time() > deadline:
         return ""
+    if twin := next((directory / kind).glob(f"*/runs/{folder.name}/outcome.json"), None):
+        shutil.copytree(twin.parent, folder)
+        return f"{job['sweep']} {folder.name} as in {twin.parts[-4]}"
     torch.set_num_threads(1)
     metrics = MetricsFile(folder / "metrics.jsonl")
-    training = Training(run, metrics, device=kind)
+    training = Training(run, metrics, device=kind.partition("-")[0])
     while training.outcome is None and time.time() < deadline:
         training.advance()
     metrics.close()
@@ -124,8 +131,8 @@ def judge(directory: Path, *, save: bool) -> int:
     for kind in SEEDS:
         parts = sweeps(kind)
         for figure in FIGURES:
-            mine = {n: parts[n] for n in REPRODUCTIONS[figure].parts["tiny"]}
-            if not all((directory / kind / name).is_dir() for name in mine):
+            mine = {n: parts[n] for n in REPRODUCTIONS[figure].parts["tiny"] if n in parts}
+            if not mine or not all((directory / kind / name).is_dir() for name in mine):
                 continue
             records = {name: analysis.load(directory / kind / name) for name in mine}
             done = sum(len(each.trials) for each in records.values())
