@@ -59,7 +59,9 @@ def _few_ticks(axis: Any) -> None:
 
 
 def short_number(value: float, _: Any = None) -> str:
-    """Thousands and millions by letter, as ticks have them."""
+    """Thousands, millions and billions by letter, as ticks have them."""
+    if value >= 1e9:
+        return f"{value / 1e9:g}B"
     if value >= 1e6:
         return f"{value / 1e6:g}M"
     if value >= 1e4:

@@ -8,10 +8,22 @@ combinations and a seed: at `tiny` (300 steps, widths 16-64) two and a half minu
 an AMD Zen 5; `foretune reproduce fig12 --scale small|paper --dry-run` prints the others.
 """
 
+from collections.abc import Mapping
+
 from search_spaces.grids import cross
 
 EPSILONS = {"1e-15": 1e-15, "1e-8": 1e-8, "1e-6": 1e-6, "1e-4": 1e-4, "1e-3": 1e-3}
-VARIANTS = {
-    name: {"optimizer.epsilon": value, "model.qk_norm": True} for name, value in EPSILONS.items()
-}
+MORE = {"1e-5": 1e-5, "1e-2": 1e-2}
+"""Between and beyond, for where epsilon begins to cost loss: `foretune reproduce epsilon-onset`."""
+
+
+def _variants(epsilons: Mapping[str, float]) -> dict[str, dict[str, object]]:
+    return {
+        name: {"optimizer.epsilon": value, "model.qk_norm": True}
+        for name, value in epsilons.items()
+    }
+
+
+VARIANTS = _variants(EPSILONS)
+MORE_VARIANTS = _variants(MORE)
 SPACE = cross(VARIANTS)

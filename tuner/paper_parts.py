@@ -92,6 +92,12 @@ def epsilons(scale: Scale) -> dict[str, Part]:
     return {"epsilon": scale.part(epsilon.VARIANTS, **_detail(scale))}
 
 
+def more_epsilons(scale: Scale) -> dict[str, Part]:
+    """Where epsilon begins to matter: those of figure 12, and some between and beyond."""
+    more = scale.part(epsilon.MORE_VARIANTS, **_detail(scale))
+    return {**epsilons(scale), "epsilon-more": more}
+
+
 def head_scales(scale: Scale) -> dict[str, Part]:
     """1/sqrt(head_dim) and 1/head_dim: E6."""
     return {"head-scale": scale.part(head_scale.VARIANTS)}

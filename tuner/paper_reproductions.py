@@ -6,6 +6,7 @@ from analysis.paper_figures.alignment import logit_growth
 from analysis.paper_figures.attention_growth import attention_traces
 from analysis.paper_figures.blocks import block_outputs
 from analysis.paper_figures.epsilon import epsilon_traces
+from analysis.paper_figures.epsilon_onset import epsilon_onset
 from analysis.paper_figures.gradient_traces import gradient_traces
 from analysis.paper_figures.gradients import gradient_scale
 from analysis.paper_figures.logit_law import logit_law
@@ -231,6 +232,15 @@ PAPER: dict[str, Reproduction] = {
         paper_judges.of_variants(
             epsilon_traces, only=("1e-8", "1e-6", "1e-4", "1e-3"), name="Figure E.15"
         ),
+    ),
+    "epsilon-onset": Reproduction(
+        question="At which share of the gradient RMS does AdamW's epsilon cost loss, and at which "
+        "size is the usual one that large?",
+        parts={name: paper_parts.more_epsilons(SCALE_OF[name]) for name in ("tiny", "small")},
+        judge=paper_judges.of_variants(
+            epsilon_onset, only=("1e-8", "1e-6", "1e-5", "1e-4", "1e-3", "1e-2")
+        ),
+        missing="source A's own models reach it, see fig12.",
     ),
     "interventions": Reproduction(
         question="Which interventions lower the sensitivity to the learning rate, at what loss?",

@@ -32,7 +32,7 @@ APPENDIX = ["figC1", *(f"figE{n}" for n in range(1, 16))]
 
 
 def test_every_figure_is_there_at_every_scale():
-    assert list(PAPER) == [*FIGURES, *APPENDIX, "interventions"]
+    assert list(PAPER) == [*FIGURES, *APPENDIX, "epsilon-onset", "interventions"]
     for name in (*FIGURES, *APPENDIX):
         assert PAPER[name].parts.keys() == SCALE_OF.keys()
 
