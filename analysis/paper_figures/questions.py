@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,16 @@ class TrendDifference:
     finding: str
 
 
-Question = Compare | Trend | TrendDifference
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extrapolate:
+    """Whether each variant's own largest size is forecast worse from its others than the
+    reference's is: by a power law of N through each seed's smaller sizes."""
+
+    measure: str
+    finding: str
+
+
+Question = Compare | Trend | TrendDifference | Extrapolate
 
 
 def ask(question: Question, curves: Curves, variants: Sequence[str], reference: str) -> list[Claim]:
@@ -69,6 +78,8 @@ def ask(question: Question, curves: Curves, variants: Sequence[str], reference: 
         return [_trend(question, v, of[v]) for v in asked[question.of]]
     if isinstance(question, Compare):
         return [_compare(question, (v, of[v]), (reference, of[reference])) for v in others]
+    if isinstance(question, Extrapolate):
+        return [_extrapolated(question, (v, of[v]), (reference, of[reference])) for v in others]
     return [_trend_difference(question, (v, of[v]), (reference, of[reference])) for v in others]
 
 
@@ -149,7 +160,7 @@ def rows(measure: Measure, curves: Curves) -> pd.DataFrame:
             part = best_lrs(curve).reset_index()
         else:
             part = measure.of(curve).rename("y").reset_index()
-        parts.append(part.assign(x=math.log10(curve.n_params), rung=curve.rung))
+        parts.append(part.assign(x=curve_x(curve), rung=curve.rung))
     empty = pd.DataFrame({name: pd.Series(dtype=float) for name in ("x", "y", "seed", "rung")})
     return pd.concat(parts, ignore_index=True) if parts else empty
 
@@ -202,6 +213,55 @@ def _trend_difference(question: TrendDifference, left: Side, right: Side) -> Cla
         digits=measure.digits,
         also=f"{slopes[0].upper()}{slopes[1:]}." if slopes else "",
     )
+
+
+MISSES_SD: Final = 2.0
+"""Noise of a forecast's miss between seeds, in that of a loss: the fitted sizes have theirs, too."""
+
+
+def _extrapolated(question: Extrapolate, left: Side, right: Side) -> Claim:
+    measure = MEASURES[question.measure]
+    missed = [misses(measure, curves) for _, curves in (left, right)]
+    lacking = [v for (v, _), own in zip((left, right), missed, strict=True) if own.empty]
+    verb = "lack" if len(lacking) > 1 else "lacks"
+    why = f"{' and '.join(lacking)} {verb} three sizes" if lacking else "no seed ran both"
+    apart = (missed[0].abs() - missed[1].abs()).dropna().to_numpy(float)
+    sd = MISSES_SD * measure.sd * math.sqrt(2)
+    own = "; ".join(
+        f"{variant} ends {told(pooled([part], sd=MISSES_SD * measure.sd), measure.unit)} off"
+        for (variant, _), part in zip((left, right), missed, strict=True)
+        if len(part)
+    )
+    return claim(
+        f"{measure.words} forecast, {left[0]} against {right[0]}",
+        question.finding,
+        f"how much further off a power law's forecast of {measure.words} of the largest size is "
+        f"for {left[0]} than for {right[0]}",
+        pooled([apart], sd=sd) if len(apart) else unknown(why),
+        "higher",
+        unit=measure.unit,
+        digits=measure.digits,
+        also=f"Measured minus forecast: {own}." if own else "",
+    )
+
+
+def misses(measure: Measure, curves: Curves) -> pd.Series:
+    """Measured minus forecast at the largest size, by seed: a line in log10 N of the logarithm of
+    the measure through that seed's smaller sizes, of which it takes two."""
+    found = {}
+    for seed, own in rows(measure, curves).groupby("seed"):
+        own = own.sort_values("x")
+        x, y = own["x"].to_numpy(float), own["y"].to_numpy(float)
+        if len(x) < 3 or not (y > 0).all() or x[-1] < max(curve_x(curve) for curve in curves):
+            continue
+        line = np.polyfit(x[:-1], np.log(y[:-1]), 1)
+        found[int(str(seed))] = float(y[-1] - np.exp(np.polyval(line, x[-1])))
+    return pd.Series(found, dtype=float)
+
+
+def curve_x(curve: Curve) -> float:
+    """log10 of a curve's parameters."""
+    return math.log10(curve.n_params)
 
 
 def _movement(own: Interval, reference: Interval, difference: Interval) -> Interval:

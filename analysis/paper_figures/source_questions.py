@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from analysis.paper_figures.questions import Compare, Question, Trend, TrendDifference
+from analysis.paper_figures.questions import (
+    Compare,
+    Extrapolate,
+    Question,
+    Trend,
+    TrendDifference,
+)
 
 LESS_SENSITIVE: Final = Compare(
     measure="sensitivity", expected="lower", finding="the intervention lowers LR sensitivity"
@@ -99,6 +105,10 @@ QUESTIONS: Final[Mapping[str, tuple[Question, ...]]] = MappingProxyType(
                 expected="higher",
                 finding="width and depth together give the lowest loss at the largest scale",
                 at="equal N",
+            ),
+            Extrapolate(
+                measure="best_loss",
+                finding="width and depth together extrapolate best from smaller sizes",
             ),
         ),
         "figE4": (

@@ -158,6 +158,37 @@ def test_ladders_are_compared_at_equal_n_and_by_their_slopes():
     assert best.numbers["value"] == pytest.approx(-0.06, abs=0.02)
 
 
+def ladder_records(bend, *, widths=(16, 32, 64)):
+    """Losses that fall as N^-0.1 (`both`), but for `width`, which at 64 ends `bend` above that."""
+    ladders = {"both": {"model.ladder": "joint"}, "width": {"model.ladder": "width"}}
+
+    def loss(run):
+        bent = run["model.ladder"] == "width" and run["width"] == 64
+        law = 2.0 * 10 ** (-0.1 * log_n(run)) + bend * bent
+        return law + 0.1 * abs(decades(run)) + noise(run, 0.001)
+
+    return {"sweep": records(ladders.values(), loss=loss, widths=widths)}, ladders
+
+
+@pytest.mark.parametrize(("bend", "holds"), [(0.4, True), (-0.4, True), (0.0, None)])
+def test_the_ladder_whose_largest_size_is_forecast_best_is_told(bend, holds):
+    made, ladders = ladder_records(bend)
+    found = by_name(loss_curves(made, ladders, questions=QUESTIONS["figE3"]))
+    claim = found["the best loss forecast, width against both"]
+    assert claim.holds is holds
+    assert claim.numbers["value"] == pytest.approx(abs(bend), abs=0.01)
+    told = float(claim.sentence.split("width ends ")[1].split()[0])
+    assert told == pytest.approx(bend, abs=0.01)
+
+
+def test_a_forecast_of_the_largest_size_takes_two_smaller_ones():
+    made, ladders = ladder_records(0.4, widths=(16, 64))
+    found = by_name(loss_curves(made, ladders, questions=QUESTIONS["figE3"]))
+    claim = found["the best loss forecast, width against both"]
+    assert claim.holds is None
+    assert "width and both lack three sizes" in claim.sentence
+
+
 def test_what_is_missing_cannot_be_told(twins):
     answer = loss_curves(twins, {"without": BARE, "z-loss": {"loss.z_loss": 1e-4}})
     claim, absent = answer.claims
