@@ -213,7 +213,8 @@ def reproduce(
 ) -> int:
     """Runs the sweeps of a figure or claim of a source, prints its verdicts, draws it.
 
-    Sweeps in OUT go on where they stopped, so the same command continues an interrupted one.
+    Sweeps in OUT go on where they stopped, so the same command continues an interrupted one, and
+    one with more seeds adds these to what is there.
 
     Args:
         figures: what to reproduce (`foretune list figures`); those that read the same runs share

@@ -80,6 +80,20 @@ def write_down(
     write_json(directory / "sweep.json", facts)
 
 
+def enlarge(directory: Path, runs: list[dict[str, Any]], facts: Mapping[str, Any]) -> int:
+    """Adds those of the runs to a sweep that it doesn't have, and facts to its sweep.json.
+
+    runs are as `describe_all` gives them, of all of the sweep; returns how many were added. What is
+    there stays as it is, so the same call finishes one that was interrupted.
+    """
+    paths = {run["run_id"]: directory / "runs" / run["run_id"] / "run.json" for run in runs}
+    new = [run for run in runs if not paths[run["run_id"]].exists()]
+    for run in new:
+        write_json(paths[run["run_id"]], run)
+    write_json(directory / "sweep.json", {**read_sweep(directory), **facts, "trials": len(runs)})
+    return len(new)
+
+
 def read_sweep(directory: Path) -> dict[str, Any]:
     """Returns `sweep.json`; ValueError where there is none."""
     path = directory / "sweep.json"

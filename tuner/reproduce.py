@@ -15,10 +15,10 @@ from analysis.bank import freeze
 from tuner.config import Run, near
 from tuner.estimates import estimate_lines
 from tuner.execution import Execution
+from tuner.journal import describe_all, enlarge, read_sweep
 from tuner.plan import Plan
 from tuner.reproduction import SCALES, Part, Parts, Reproduction
 from tuner.reproductions import REPRODUCTIONS
-from tuner.rundir import read_json
 from tuner.spaces import named_space, narrow
 from tuner.sweep import resume, sweep_plan
 
@@ -41,8 +41,8 @@ def reproduce(
     """Runs and judges reproductions one after another; returns the exit code.
 
     Sweeps go to out/<part>; one that is there already goes on where it stopped, so figures that
-    share a sweep run it once. Raises ValueError for an unknown name or scale, and for a part in out
-    that was planned otherwise.
+    share a sweep run it once, and more seeds are added to it. Raises ValueError for an unknown name
+    or scale, and for a part in out that was planned otherwise.
     """
     if not names:
         raise ValueError("FIGURE must name what to reproduce, got none; see foretune list figures.")
@@ -66,6 +66,7 @@ def reproduce(
     for label, plan in plans.items():
         print(f"{label} -> {out / label}", flush=True)
         if (out / label / "sweep.json").exists():
+            _add_seeds(plan, out / label)
             result = resume(out / label, execution=execution)
         else:
             result = sweep_plan(plan, out=out / label, execution=execution, command=command)
@@ -133,17 +134,27 @@ def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any
 
 
 def _check_same(plan: Plan, directory: Path) -> None:
-    """ValueError where a folder holds another sweep than the one that is asked for."""
-    path = directory / "sweep.json"
-    if not path.exists():
+    """ValueError where a folder holds another sweep than the one that is asked for, but for more or
+    fewer seeds."""
+    if not (directory / "sweep.json").exists():
         return
-    there, asked = read_json(path), json.loads(json.dumps(plan.describe()))
-    other = [name for name, value in asked.items() if there.get(name) != value]
+    there, asked = read_sweep(directory), json.loads(json.dumps(plan.describe()))
+    other = [name for name, value in asked.items() if name != "seeds" and there.get(name) != value]
     if other:
         raise ValueError(
             f"{directory} must hold the sweep that is asked for, got one with another "
             f"{other[0]}; choose another --out."
         )
+
+
+def _add_seeds(plan: Plan, directory: Path) -> None:
+    """Writes the runs of further seeds into a sweep that was begun with fewer."""
+    there = read_sweep(directory)["seeds"]
+    if plan.seeds > there:
+        added = enlarge(directory, describe_all(plan.runs()), {"seeds": plan.seeds})
+        print(f"{plan.seeds} seeds instead of {there}: {added} more trials")
+    elif plan.seeds < there:
+        print(f"{there} seeds are there, and all of them count")
 
 
 def _print_cost(plans: Mapping[str, Plan]) -> int:

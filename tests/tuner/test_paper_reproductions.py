@@ -109,8 +109,8 @@ def test_figures_that_share_a_sweep_run_it_once_and_each_writes_its_answer(text,
         assert f"\n{name}\n" in printed
     runs = list((tmp_path / "logits" / "runs").iterdir())
     assert len(runs) == 10
-    with pytest.raises(ValueError, match=r"must hold the sweep that is asked for"):
-        reproduce(["fig1"], **{**call, "seeds": 2})
+    with pytest.raises(ValueError, match=r"asked for, got one with another overrides; choose"):
+        reproduce(["fig1"], **{**call, "overrides": {**changes, "steps": 5}})
 
 
 def test_a_bigram_model_is_counted_with_one_pseudo_count(tmp_path):

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
 from analysis.bank import read_bank
 from analysis.splits import SPLITS, split_runs
 from tuner.config import dotted
+from tuner.journal import read_sweep
 from tuner.reproduce import plan_part, reproduce
 from tuner.reproductions import REPRODUCTIONS
 
@@ -44,6 +46,24 @@ def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_
     assert reproduce(["ternary-decay"], **call) == 0
     assert "[40/40]" in capfd.readouterr().out
     assert victim.exists()
+    check_more_seeds(tmp_path, call, capfd)
+
+
+def check_more_seeds(out, call, capfd):
+    """They are added to what is there, which stays as it is; fewer are no reason to refuse."""
+    before = {path: path.read_bytes() for path in (out / "lm" / "runs").glob("*/*.json")}
+    assert reproduce(["ternary-decay"], **{**call, "seeds": 3}) == 0
+    printed = capfd.readouterr().out
+    assert "3 seeds instead of 2: 20 more trials" in printed
+    assert "[60/60]" in printed
+    assert {path: path.read_bytes() for path in before} == before
+    facts = read_sweep(out / "lm")
+    assert (facts["seeds"], facts["trials"]) == (3, 60)
+    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 3
+    assert len(MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])) == 61
+    assert reproduce(["ternary-decay"], **call) == 0
+    assert "3 seeds are there, and all of them count" in capfd.readouterr().out
+    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 3
 
 
 def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monkeypatch):
