@@ -216,7 +216,7 @@ def _trend_difference(question: TrendDifference, left: Side, right: Side) -> Cla
 
 
 MISSES_SD: Final = 2.0
-"""Noise of a forecast's miss between seeds, in that of a loss: the fitted sizes have theirs, too."""
+"""Noise of a forecast's miss between seeds, in that of a loss: what is fitted has noise, too."""
 
 
 def _extrapolated(question: Extrapolate, left: Side, right: Side) -> Claim:
