@@ -6,6 +6,7 @@ DEMO ?= demo/$(shell date +%Y%m%d-%H%M%S)
 DEMO_SIZES ?= 16 32 64
 DEMO_CHECK ?= 128
 STEPS ?= 200
+TEST_WORKERS ?= 2
 
 .PHONY: demo test check clean
 
@@ -23,7 +24,7 @@ demo: $(VENV)/.ready
 	$(BIN)/foretune report $(DEMO)/sweep --check $(DEMO)/prediction.json:$(DEMO)/check
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
