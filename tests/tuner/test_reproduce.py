@@ -10,7 +10,9 @@ from analysis.bank import read_bank
 from analysis.splits import SPLITS, split_runs
 from tuner.config import dotted
 from tuner.journal import read_sweep
+from tuner.paper_reproductions import PAPER
 from tuner.reproduce import plan_part, reproduce
+from tuner.reproduction import SCALES
 from tuner.reproductions import REPRODUCTIONS
 
 SHORT = {
@@ -23,28 +25,44 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("name", REPRODUCTIONS)
-def test_every_reproduction_can_be_planned_at_each_of_its_scales(name, capsys):
-    for scale in REPRODUCTIONS[name].parts:
-        assert reproduce([name], out=None, scale=scale, seeds=1, dry_run=True) == 0
-    assert "FLOP" in capsys.readouterr().out
+TOGETHER = [tuple(PAPER), *((name,) for name in REPRODUCTIONS if name not in PAPER)]
+"""Source A's figures share sweeps, so that one call plans each sweep once."""
+
+
+@pytest.mark.parametrize("names", TOGETHER)
+def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, capsys):
+    for scale in SCALES:
+        there = [name for name in names if scale in REPRODUCTIONS[name].parts]
+        assert not there or reproduce(there, out=None, scale=scale, seeds=1, dry_run=True) == 0
+        labels = {label for name in there for label in REPRODUCTIONS[name].parts[scale]}
+        printed = capsys.readouterr().out
+        assert {label for label in labels if f"\n{label}: " not in printed} == set()
+        assert not there or "FLOP" in printed
+
+
+def test_source_as_figures_mean_the_same_sweep_by_the_same_name():
+    for scale in SCALES:
+        sweeps = {}
+        for figure in PAPER.values():
+            for label, part in figure.parts.get(scale, {}).items():
+                assert sweeps.setdefault(label, part) == part, label
 
 
 def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_path, capfd):
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
-    call = {"out": tmp_path, "seeds": 2, "overrides": changes, "command": "the command"}
+    call = {"out": tmp_path, "seeds": 1, "overrides": changes, "command": "the command"}
     assert reproduce(["ternary-decay"], **call) == 0
     first = capfd.readouterr().out
-    assert "40/40" in first
+    assert "20/20" in first
     assert "can't tell" in first or "holds" in first or "does not hold" in first
     claims = pd.read_csv(tmp_path / "lm_claims.csv")
-    assert {"best decay", "less sensitive to decay"} <= set(claims["name"])
+    assert "best decay" in set(claims["name"])
     assert (tmp_path / "lm.png").stat().st_size > 10_000
-    assert len(pd.read_csv(tmp_path / "lm.csv")) == 4 * 5 * 2
+    assert len(pd.read_csv(tmp_path / "lm.csv")) == 4 * 5
     victim = next((tmp_path / "lm" / "runs").glob("*/outcome.json"))
     victim.unlink()
     assert reproduce(["ternary-decay"], **call) == 0
-    assert "[40/40]" in capfd.readouterr().out
+    assert "[20/20]" in capfd.readouterr().out
     assert victim.exists()
     check_more_seeds(tmp_path, call, capfd)
 
@@ -52,18 +70,20 @@ def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_
 def check_more_seeds(out, call, capfd):
     """They are added to what is there, which stays as it is; fewer are no reason to refuse."""
     before = {path: path.read_bytes() for path in (out / "lm" / "runs").glob("*/*.json")}
-    assert reproduce(["ternary-decay"], **{**call, "seeds": 3}) == 0
+    assert reproduce(["ternary-decay"], **{**call, "seeds": 2}) == 0
     printed = capfd.readouterr().out
-    assert "3 seeds instead of 2: 20 more trials" in printed
-    assert "[60/60]" in printed
+    assert "2 seeds instead of 1: 20 more trials" in printed
+    assert "[40/40]" in printed
     assert {path: path.read_bytes() for path in before} == before
+    claims = pd.read_csv(out / "lm_claims.csv")
+    assert {"best decay", "less sensitive to decay"} <= set(claims["name"])
     facts = read_sweep(out / "lm")
-    assert (facts["seeds"], facts["trials"]) == (3, 60)
-    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 3
-    assert len(MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])) == 61
+    assert (facts["seeds"], facts["trials"]) == (2, 40)
+    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
+    assert len(MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])) == 41
     assert reproduce(["ternary-decay"], **call) == 0
-    assert "3 seeds are there, and all of them count" in capfd.readouterr().out
-    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 3
+    assert "2 seeds are there, and all of them count" in capfd.readouterr().out
+    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
 
 
 def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monkeypatch):
@@ -71,7 +91,7 @@ def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monke
     few = {"core": replace(parts["core"], overrides={}), "text": parts["text"]}
     monkeypatch.setitem(REPRODUCTIONS, "bank", replace(REPRODUCTIONS["bank"], parts={"tiny": few}))
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
-    assert reproduce(["bank"], out=tmp_path, seeds=2, overrides=changes, command="it") == 0
+    assert reproduce(["bank"], out=tmp_path, seeds=1, overrides=changes, command="it") == 0
     assert "frozen in" in capfd.readouterr().out
     bank = read_bank(tmp_path / "bank")
     assert bank.facts["command"] == "it"
