@@ -99,6 +99,7 @@ class Sender:
             self._log(state.parent_run_id, params=sweep_params(self.dir))
         elif state.parent_status != "RUNNING":
             self._client.update_run(state.parent_run_id, "RUNNING")
+            self._log(state.parent_run_id, tags=sweep_tags(self.dir))
         state.parent_status = "RUNNING"
 
     def _create_experiment(self) -> str:

@@ -22,7 +22,7 @@ Metric = tuple[str, float, int, int]
 
 
 def sweep_tags(sweep_dir: Path) -> dict[str, str]:
-    """Returns the tags of a sweep's run."""
+    """Returns the tags of a sweep's run; unlike its params they may change, with seeds added."""
     facts = read_json(sweep_dir / "sweep.json")
     command, commit = str(facts.get("command", "")), str(facts.get("commit", ""))
     space = facts.get("space", "")
@@ -32,6 +32,8 @@ def sweep_tags(sweep_dir: Path) -> dict[str, str]:
         "foretune.commit": commit,
         "foretune.space": space if isinstance(space, str) else json.dumps(space),
         "foretune.directory": str(sweep_dir),
+        "foretune.seeds": str(facts.get("seeds", "")),
+        "foretune.trials": str(facts.get("trials", "")),
         "mlflow.source.name": command,
         "mlflow.source.git.commit": commit,
     }

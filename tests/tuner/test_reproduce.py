@@ -80,7 +80,10 @@ def check_more_seeds(out, call, capfd):
     facts = read_sweep(out / "lm")
     assert (facts["seeds"], facts["trials"]) == (2, 40)
     assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
-    assert len(MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])) == 41
+    runs = MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])
+    assert len(runs) == 41
+    (parent,) = (run for run in runs if run.data.tags.get("foretune.kind") == "sweep")
+    assert (parent.data.tags["foretune.seeds"], parent.data.tags["foretune.trials"]) == ("2", "40")
     assert reproduce(["ternary-decay"], **call) == 0
     assert "2 seeds are there, and all of them count" in capfd.readouterr().out
     assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
