@@ -5,8 +5,9 @@ q and k are normalised to an RMS of sqrt(kappa), at one size and learning rate. 
 every head is forced, where in natural runs a few grow; and kappa is not the largest logit (the
 bound is kappa sqrt(head_dim)), so the achieved ones are recorded. The paper found that loss
 deteriorates from about 1e3 in a 10M model and is worse than a bigram model's at 1e4. Cost of 9
-combinations and a seed: at `tiny` (300 steps, width 32) 20 seconds on one core of an AMD Zen 5;
-`foretune reproduce fig10 --scale small|paper --dry-run` prints the others.
+combinations and a seed: at `tiny` (300 steps, width 32) 20 seconds on one core of an AMD Zen 5; at
+`small` 72 trials, 1.0e16 FLOP; at `paper` 54 trials, 1.8e20 FLOP, 128 H100 hours (`foretune
+reproduce fig10 --dry-run`).
 """
 
 from ray import tune
