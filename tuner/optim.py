@@ -7,6 +7,7 @@ w = lambda. Where a tensor's learning rate changes at run time (update_clip, lr_
 applied beforehand, by the learning rate without those factors.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -56,9 +57,13 @@ class FlatOptimizer:
     def clip(self, loss: float) -> float:
         """Judges a batch and clips its gradients; returns their norm before, maybe nan.
 
-        loss is the batch's. Gradients of a step that is skipped stay as they are.
+        loss is the batch's. Gradients of a step that is skipped stay as they are. A norm too large
+        for float32 is inf where the global norm isn't clipped: moments would overflow next.
         """
         norm = float(torch.linalg.vector_norm(self.flat.grads))
+        if math.isinf(norm) and self.config.clip_norm:
+            # Squares overflow from 1e19 on; gradients that aren't finite have no norm either way.
+            norm = float(torch.linalg.vector_norm(self.flat.grads, dtype=torch.float64))
         self.skipping = self.skip_step is not None and self.skip_step.is_outlier(loss, norm)
         if not self.skipping:
             self.clipping.clip(norm)

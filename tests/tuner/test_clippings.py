@@ -131,3 +131,18 @@ def test_what_no_gradient_reaches_changes_no_bit(field):
             assert all(torch.equal(mine[n], kept[n]) for n in kept)
     if field == "adagc":
         assert all(torch.equal(mine[n], kept[n]) for n in kept)
+
+
+def test_a_norm_beyond_float32_is_clipped_and_only_what_is_not_finite_has_none():
+    """As where the embedding of a rare token has decayed to 1e-44 and comes first in a text."""
+    for largest, expected in ((1e21, 1e21), (math.inf, math.inf), (math.nan, math.nan)):
+        optimizer = flat_optimizer(clip_norm=1.0)
+        optimizer.flat.grads.fill_(1e-3)
+        optimizer.flat.grads[3] = largest
+        norm = optimizer.clip(1.0)
+        assert norm == pytest.approx(expected, nan_ok=True)
+        if math.isfinite(expected):
+            assert float(optimizer.flat.grads.double().norm()) == pytest.approx(1.0)
+    optimizer = flat_optimizer(clip_norm=0.0)
+    optimizer.flat.grads.fill_(1e21)
+    assert optimizer.clip(1.0) == math.inf
