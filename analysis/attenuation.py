@@ -20,6 +20,8 @@ STEM: Final = "grad_rms_"
 NEAR: Final = 10.0
 """Multiple of epsilon below which gradients are flagged: 9 % of the update is lost there."""
 EPSILON: Final = "optimizer.epsilon"
+FORM: Final = "varying-coefficient"
+"""Law of a gradient RMS unless another is given."""
 COLUMNS: Final = (
     "kind",
     "gradient_rms",
@@ -40,7 +42,7 @@ def attenuation(
     n_params: float,
     lr: float,
     epsilon: float | None = None,
-    form: str = "varying-coefficient",
+    form: str = FORM,
     window: tuple[float, float] = READ_WINDOW,
     level: float = 0.9,
 ) -> pd.DataFrame:

@@ -12,7 +12,8 @@ from analysis.coordinates import LEVEL, NO_CLAIM, TOLERANCE, UNTOLD, fits, judge
 from models.parametrize import PARAMETRIZATIONS
 from tuner.config import Run, near
 from tuner.coordinates import PLAIN, coordinates
-from tuner.resolve import check_distinct, resolve, resolve_draw
+from tuner.inert import check_effective, without_inert
+from tuner.resolve import check_distinct, resolve_draw
 
 TAKEN = {
     "parametrization.name": "--parametrization",
@@ -49,13 +50,13 @@ def coord_check(
     """
     changes = dict(overrides or {})
     _check(parametrizations, widths, steps, seeds)
-    _check_paths(changes)
     # The last is one that a base width means something to, if any is.
     name = max(parametrizations, key=list(PARAMETRIZATIONS).index)
     asked = {**changes, "parametrization.name": name}
-    paths, _ = resolve_draw(preset, overrides=asked, origin={})
+    paths, run = resolve_draw(preset, overrides=asked, origin={})
     _check_paths(paths - {"parametrization.name"})
-    run = resolve(preset, overrides=asked)
+    check_effective([(paths, run)])
+    run = without_inert(run)
     torch.set_num_threads(1)
     table = coordinates(
         run,

@@ -57,13 +57,9 @@ def epsilon_traces(
     `rung` (the largest unless given). The table has every size and learning rate.
     `name` is what the title calls the figure.
     """
-    given = {label: fields.get(EPSILON) for label, fields in variants.items()}
-    if usual not in given.values() or None in given.values():
-        raise ValueError(
-            f"variants must each set {EPSILON}, one of them to usual={usual:g}, got {given}; add it"
-        )
+    given = epsilons_of(variants, usual)
     runs = gather(records, variants, where=where)
-    order = sorted(variants, key=lambda label: float(given[label] or 0))
+    order = sorted(variants, key=lambda label: given[label])
     reference = next(label for label in order if given[label] == usual)
     gradient = recorded(runs, *GRADIENTS) or GRADIENTS[0]
     cells = read_signal(runs.trials, runs.telemetry, signal=gradient, window=END)
@@ -88,6 +84,16 @@ def epsilon_traces(
         for column, words in (("loss", "training loss (nats)"), (gradient, "gradient RMS"))
     ]
     return Answer(_table(runs, given, r), claims, trace_figure(panels, across=2, title=title))
+
+
+def epsilons_of(variants: Variants, usual: float) -> dict[str, float]:
+    """The epsilon of each variant; ValueError where one has none, or none has the usual one."""
+    given = {label: fields.get(EPSILON) for label, fields in variants.items()}
+    if usual not in given.values() or None in given.values():
+        raise ValueError(
+            f"variants must each set {EPSILON}, one of them to usual={usual:g}, got {given}; add it"
+        )
+    return {label: float(value) for label, value in given.items() if value is not None}
 
 
 def _claims(

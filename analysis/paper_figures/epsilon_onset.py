@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.answer import Answer
-from analysis.attenuation import EPSILON, NEAR
+from analysis.attenuation import EPSILON, FORM, NEAR
 from analysis.claims import Claim
 from analysis.critical import read_signal
 from analysis.laws import Law, fit
-from analysis.paper_figures.epsilon import END, FINDINGS, GRADIENTS
+from analysis.paper_figures.epsilon import END, FINDINGS, GRADIENTS, epsilons_of
 from analysis.paper_figures.epsilon_onset_figure import onset_figure
-from analysis.paper_figures.gradients import SURE
+from analysis.paper_figures.gradients import surely
 from analysis.paper_figures.noise import LEVEL, pooled
 from analysis.paper_figures.runs import Runs, Variants, gather, recorded
 from analysis.paper_figures.scaling import NOISE
@@ -43,8 +43,6 @@ SAME_UPDATE: Final = 0.1
 """Decades by which an update may differ from the formula."""
 SEEN: Final = (4.8e9, 0.3)
 """Parameters and learning rate at which the paper saw gradients meet epsilon."""
-FORM: Final = "varying-coefficient"
-"""Law of the gradient RMS, as in `analysis.attenuation`."""
 CELL: Final = ["rung", "lr", "seed"]
 
 
@@ -58,11 +56,9 @@ def epsilon_onset(
     """What larger epsilons than the usual one cost, against their share of the gradient RMS.
 
     Variants differ in `optimizer.epsilon`; one has the `usual` value, others are larger. The table
-    has a row per size, learning rate and epsilon. ValueError where no variant has the usual one.
+    has a row per size, learning rate and epsilon. ValueError as `epsilons_of`.
     """
-    labels = {name: float(fields[EPSILON]) for name, fields in variants.items()}
-    if usual not in labels.values():
-        raise ValueError(f"variants must have one with {EPSILON}={usual:g}, got {labels}; add it")
+    labels = epsilons_of(variants, usual)
     runs = gather(records, variants, where=where)
     gradient = recorded(runs, *GRADIENTS) or GRADIENTS[0]
     pairs = _pairs(runs, gradient, usual)
@@ -141,14 +137,11 @@ def _onset(pairs: pd.DataFrame) -> pd.DataFrame:
         place = int(above.argmax())
         if not above.any() or place == 0 or not np.isfinite(x).all():
             continue
-        y = np.log(np.maximum(cost[place - 1 : place + 1], COST / 1e3))
-        weight = (math.log(COST) - y[0]) / (y[1] - y[0])
-        found.append((rung, part["rung_n"].iloc[0], lr, seed, _between(x, place, weight)))
+        around = slice(place - 1, place + 1)
+        logs = np.log(np.maximum(cost[around], COST / 1e3))
+        y = float(np.interp(math.log(COST), logs, x[around]))
+        found.append((rung, part["rung_n"].iloc[0], lr, seed, y))
     return pd.DataFrame(found, columns=["rung", "rung_n", "lr", "seed", "y"])
-
-
-def _between(x: np.ndarray, place: int, weight: float) -> float:
-    return float(x[place - 1] + weight * (x[place] - x[place - 1]))
 
 
 def _share(onset: pd.DataFrame) -> Claim:
@@ -207,8 +200,9 @@ def _at_scale(law: Law | None, usual: float, share: float) -> Claim:
     belief = law.believe(n, lr)
     median, low, high = (10**x for x in belief.interval(LEVEL))
     near = belief.below(math.log10(NEAR * usual))
-    far = law.reach(n, lr).startswith("cannot tell")
-    holds = None if far else (True if near > SURE else (False if near < 1 - SURE else None))
+    reach = law.reach(n, lr)
+    far = reach.startswith("cannot tell")
+    holds = None if far else surely(near)
     text = (
         f"Source A: {finding}. {HERE[holds]}: the law's line, carried on from {law.largest:.2g} "
         f"parameters, has {median:.1e} there ({LEVEL:.0%} interval {low:.1e} to {high:.1e}; the "
@@ -221,7 +215,7 @@ def _at_scale(law: Law | None, usual: float, share: float) -> Claim:
     told = [f"{words} at {at:.1e} parameters" for words, at in met.items() if math.isfinite(at)]
     text += f"; it {' and '.join(told)}." if told else "."
     if far:
-        text += f" No forecast: {law.reach(n, lr).removeprefix('cannot tell: ')}."
+        text += f" No forecast: {reach.removeprefix('cannot tell: ')}."
     return Claim(name, text, holds, numbers)
 
 

@@ -135,7 +135,7 @@ def _later(
     if not np.isfinite(row["gradient_rms"]):
         return cannot_tell(name, finding, str(row["status"]).removeprefix("cannot tell: "))
     near = float(row["probability_near"])
-    holds = True if near > SURE else (False if near < 1 - SURE else None)
+    holds = surely(near)
     text = (
         f"Source A: {finding}. {HERE[holds]}: at {n:.3g} parameters and learning rate {lr:g} it is "
         f"forecast as {row['gradient_rms']:.3g} ({LEVEL:.0%} interval {row['low']:.3g} to "
@@ -145,6 +145,11 @@ def _later(
     )
     numbers = {"gradient_rms": float(row["gradient_rms"]), "probability_near": near}
     return Claim(name, text, holds, numbers)
+
+
+def surely(probability: float) -> bool | None:
+    """What a probability says for sure, None where that is nothing."""
+    return True if probability > SURE else (False if probability < 1 - SURE else None)
 
 
 def _table(cells: pd.DataFrame, updates: pd.DataFrame, epsilon: float) -> pd.DataFrame:

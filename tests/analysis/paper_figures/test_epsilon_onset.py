@@ -121,7 +121,9 @@ def test_the_table_and_the_picture_hold_what_the_claims_rest_on(sweep):
 
 
 def test_what_is_missing_is_said(sweep):
-    with pytest.raises(ValueError, match=r"must have one with optimizer.epsilon=1e-08, got"):
+    with pytest.raises(
+        ValueError, match=r"each set optimizer.epsilon, one of them to usual=1e-08, got"
+    ):
         epsilon_onset(sweep, {"1e-4": VARIANTS["1e-4"]})
     bare = sweep["epsilon"].telemetry[["run_id", "step", "loss"]]
     lacking = {"epsilon": dataclasses.replace(sweep["epsilon"], telemetry=bare)}
