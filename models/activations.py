@@ -1,7 +1,9 @@
 """Bytes that a forward and backward pass holds beside weights, gradients and moments.
 
 Transformers by a formula, other models by what autograd keeps of a pass over shapes alone. Both are
-estimates: measured peaks lie within a tenth of them (float32) or an eighth (bfloat16).
+estimates: measured peaks lie within a tenth of them (float32) or an eighth (bfloat16). What a
+kernel takes for itself isn't in them. It shows on a CPU without bfloat16 convolutions (AVX-512 or
+AMX), where PyTorch unfolds a batch to k^2 times its size: 1.4 times the estimate for `cnn-tiny`.
 
 B samples, T positions, N = B T rows, D width, H heads, V outputs.
 """

@@ -61,7 +61,7 @@ def count(config: object) -> Counts:
 def check_rungs(configs: Iterable[object]) -> None:
     """Raises ValueError where two of the configs differ in size alone and are the same net.
 
-    torchvision's nets round a percent to whole channels: ResNets of 12 and 13 % have 8 both.
+    torchvision's nets take channels in steps of 8: ResNets of 12 and 13 % have 8 both.
     """
     rounding = [c for c in dict.fromkeys(configs) if (ladder := _find(c)) and ladder.rounds]
     for first, second in combinations(rounding, 2):

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torchvision.models._utils import _make_divisible
 
 from models import TorchvisionConfig, TorchvisionNet
-from models.torchvision_nets import NETS
+from models.torchvision_nets import NETS, resnet_width
 
 torch.set_num_threads(1)
 
@@ -93,13 +94,20 @@ def test_the_multiplier_scales_every_layer(name, multiplier):
 
 def _shares(name: str, multiplier: float, key: str, channels: int) -> tuple[float, float]:
     if name != "mobilenet_v2":
-        exact = round(64 * multiplier) / 64
+        exact = _make_divisible(64 * multiplier, 8) / 64
         return exact, exact
     if key.startswith("end"):
         return 1.0, 1.0
     # Steps of 8, at least 8, times an expansion of 6 or 1: half a step up, a tenth down.
     step = 8 if channels <= 64 else 48
     return 0.9 * multiplier, max(step / channels, multiplier + step / channels)
+
+
+def test_a_resnet_s_width_is_rounded_as_torchvision_rounds_mobilenet_s():
+    widths = [resnet_width(percent) for percent in range(1, 500)]
+    assert widths == [_make_divisible(64 * percent / 100, 8) for percent in range(1, 500)]
+    assert widths == sorted(widths)
+    assert [resnet_width(p) for p in (1, 12, 13, 24, 25, 50, 100)] == [8, 8, 8, 16, 16, 32, 64]
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -139,7 +139,7 @@ def test_an_out_with_another_sweep_is_refused_before_ray_starts(capsys, names):
         ),
         (
             "sweep ternary-vision --out {out} --preset resnet-tiny --sizes 12 13",
-            "which round to the same channels; the nearest other sizes are 11 and 14.",
+            "which round to the same channels; the nearest other size is 14.",
         ),
         ("submit", "submit must be given a command"),
     ],
