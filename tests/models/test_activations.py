@@ -30,8 +30,8 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
 
 
 UNFOLDING = "aten::_slow_conv2d"
-"""PyTorch's convolution without oneDNN, for bfloat16 on a CPU without AVX-512 or AMX. It unfolds the
-whole batch (B C k^2 H W values) inside of the kernel: the machine's doing, not the model's."""
+"""PyTorch's convolution without oneDNN, for bfloat16 on a CPU without AVX-512 or AMX. It unfolds
+the whole batch (B C k^2 H W values) inside of the kernel: the machine's doing, not the model's."""
 
 
 def peak(config: Any, shape: tuple[int, ...], precision: str) -> int:
