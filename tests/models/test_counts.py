@@ -62,7 +62,7 @@ CONVNETS = [
 ]
 TORCHVISION = [
     TorchvisionConfig(name=name, width_multiplier=multiplier, image_size=side, channels=3)
-    for name, multiplier, side in product(NETS, (0.1, 1.0), (8, 32))
+    for name, multiplier, side in meeting(tuple(NETS), (0.1, 1.0), (8, 32))
 ]
 ALL = [*LMS, *LLAMAS, *VITS, *CONVNETS, *TORCHVISION]
 

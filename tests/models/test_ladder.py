@@ -36,7 +36,7 @@ def name(config: Any) -> str:
         (ViTConfig(depth=6, head_dim=32, channels=3, qk_norm=True), range(32, 2000, 32)),
         (ConvNetConfig(), range(8, 800, 8)),
         (ConvNetConfig(depth=3, channels=3, classes=100), range(8, 800, 8)),
-        *((TorchvisionConfig(name=net), (3, 5, 6, 9, 10, 50, 100, 150, 210, 480)) for net in NETS),
+        *((TorchvisionConfig(name=net), (3, 9, 10, 100, 480)) for net in NETS),
     ],
     ids=lambda value: name(value) if hasattr(value, "kind") else "",
 )
@@ -175,7 +175,7 @@ def test_sizes_of_different_nets_and_of_other_models_pass():
 def test_equal_counts_are_equal_shapes(config):
     """What `check_rungs` rests on."""
     shapes = {}
-    for size in range(9, 17):
+    for size in range(11, 15):
         with torch.device("meta"):
             rung = at_size(config, size)
             built = [tuple(p.shape) for p in rung.build().parameters()]
