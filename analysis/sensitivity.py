@@ -52,14 +52,14 @@ def lr_sensitivity(frame: pd.DataFrame, *, level: float = 0.9) -> Sensitivity:
     """
     cells = _clean(frame, level)
     curves = _curves(cells)
-    n_lr = cells["lr"].nunique()
-    if cells.empty:
+    n_lr = len(np.unique(cells.lr))
+    if not n_lr:
         return _cannot_tell("no trial has a loss and a loss at init", 0, 0)
-    mean = _losses(cells, "middle").groupby(cells["lr"]).mean()
-    best_lr, best_loss = float(mean.idxmin()), float(mean.min())
+    lrs, mean = _means(cells.lr, cells.losses("middle"))
+    best_lr, best_loss = float(lrs[mean.argmin()]), float(mean.min())
     if n_lr < 2:
         reason = f"one learning rate ({best_lr:g}) has no sensitivity; sweep two or more"
-        return _cannot_tell(reason, cells["seed"].nunique(), n_lr, best_lr, best_loss)
+        return _cannot_tell(reason, cells.n_seeds, n_lr, best_lr, best_loss)
     values, lows, highs = (
         np.array([_mean_loss_above_best(curve, end) for curve in curves])
         for end in ("middle", "low", "high")
@@ -77,7 +77,46 @@ def lr_sensitivity(frame: pd.DataFrame, *, level: float = 0.9) -> Sensitivity:
     )
 
 
-def _clean(frame: pd.DataFrame, level: float) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Trials as arrays of one length: a figure asks for hundreds of sensitivities, and with frames
+    each takes ten times as long."""
+
+    lr: np.ndarray
+    loss: np.ndarray
+    """Infinite where the run was lost."""
+    start: np.ndarray
+    """Loss at init, infinite where no trial knows it."""
+    seed: np.ndarray
+    """The number of the trial's seed among those of the frame, -1 where it is missing."""
+    censored: np.ndarray
+
+    def where(self, kept: np.ndarray) -> "_Cells":
+        """The cells for which `kept` holds."""
+        arrays = (self.lr, self.loss, self.start, self.seed, self.censored)
+        return _Cells(*(array[kept] for array in arrays))
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """The seeds, each once."""
+        return np.unique(self.seed[self.seed >= 0])
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.seeds)
+
+    def losses(self, end: str) -> np.ndarray:
+        """Final losses capped at the loss at init; a censored one at one end of its bounds."""
+        capped = np.minimum(self.loss, self.start)
+        if end == "low":
+            return np.where(self.censored, capped.min(), capped)
+        if end == "high":
+            start = np.where(self.start < np.inf, self.start, np.nan)
+            return np.where(self.censored, start, capped)
+        return capped
+
+
+def _clean(frame: pd.DataFrame, level: float) -> _Cells:
     missing = {"lr", "loss", "loss_at_init"} - set(frame.columns)
     if missing:
         raise ValueError(
@@ -86,27 +125,18 @@ def _clean(frame: pd.DataFrame, level: float) -> pd.DataFrame:
         )
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}; 0.9 gives 90 % intervals")
-    size = len(frame)
-    cells = pd.DataFrame(
-        {
-            "lr": frame["lr"].to_numpy(float),
-            "loss": frame["loss"].to_numpy(float),
-            "start": frame["loss_at_init"].to_numpy(float),
-            "seed": frame["seed"].to_numpy() if "seed" in frame else np.zeros(size, int),
-            "diverged": _flags(frame, "diverged"),
-            "censored": _flags(frame, "censored"),
-        }
-    )
-    if not np.all(np.isfinite(cells["lr"]) & (cells["lr"] > 0)):
-        bad = cells["lr"][~(cells["lr"] > 0) | ~np.isfinite(cells["lr"])].tolist()
+    lr, loss, start = (frame[n].to_numpy(float) for n in ("lr", "loss", "loss_at_init"))
+    usable = np.isfinite(lr) & (lr > 0)
+    if not usable.all():
+        bad = lr[~usable].tolist()
         raise ValueError(f"lr must be positive and finite, got {bad[0]}; remove that trial")
-    known = cells["start"][np.isfinite(cells["start"])]
-    cells["start"] = cells["start"].where(np.isfinite(cells["start"]), known.mean())
-    lost = cells["diverged"] | ~np.isfinite(cells["loss"])
-    cells["loss"] = cells["loss"].where(~lost, np.inf)
+    known = start[np.isfinite(start)]
     # Without any loss at init there is no cap, and a lost run has no value: leave it out.
-    cells["start"] = cells["start"].fillna(np.inf)
-    return cells[np.isfinite(np.minimum(cells["loss"], cells["start"]))]
+    start = np.where(np.isfinite(start), start, known.mean() if len(known) else np.inf)
+    loss = np.where(_flags(frame, "diverged") | ~np.isfinite(loss), np.inf, loss)
+    seed = pd.factorize(frame["seed"])[0] if "seed" in frame else np.zeros(len(frame), int)
+    cells = _Cells(lr, loss, start, seed, _flags(frame, "censored"))
+    return cells.where(np.isfinite(np.minimum(loss, start)))
 
 
 def _flags(frame: pd.DataFrame, name: str) -> np.ndarray:
@@ -115,26 +145,24 @@ def _flags(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[name].fillna(False).to_numpy(bool)
 
 
-def _curves(cells: pd.DataFrame) -> list[pd.DataFrame]:
+def _curves(cells: _Cells) -> list[_Cells]:
     """The seeds that have the whole grid; else all seeds as one, averaged per learning rate."""
-    grid = cells["lr"].nunique()
-    seeds = [curve for _, curve in cells.groupby("seed") if curve["lr"].nunique() == grid]
-    return seeds or [cells]
+    grid = len(np.unique(cells.lr))
+    seeds = [cells.where(cells.seed == seed) for seed in cells.seeds]
+    return [curve for curve in seeds if len(np.unique(curve.lr)) == grid] or [cells]
 
 
-def _losses(cells: pd.DataFrame, end: str) -> pd.Series:
-    """Final losses capped at the loss at init; a censored one at one end of its bounds."""
-    capped = np.minimum(cells["loss"], cells["start"])
-    if end == "low":
-        return capped.where(~cells["censored"], capped.min())
-    if end == "high":
-        return capped.where(~cells["censored"], cells["start"].where(cells["start"] < np.inf))
-    return capped
+def _means(lr: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The learning rates with a known loss, ascending, and the mean of their losses."""
+    known = ~np.isnan(losses)
+    lrs, place = np.unique(lr[known], return_inverse=True)
+    return lrs, np.bincount(place, weights=losses[known]) / np.bincount(place)
 
 
-def _mean_loss_above_best(curve: pd.DataFrame, end: str) -> float:
-    best = _losses(curve, "middle").groupby(curve["lr"]).mean().min()
-    return float(_losses(curve, end).groupby(curve["lr"]).mean().mean() - best)
+def _mean_loss_above_best(curve: _Cells, end: str) -> float:
+    best = _means(curve.lr, curve.losses("middle"))[1].min()
+    mean = _means(curve.lr, curve.losses(end))[1]
+    return float(mean.mean() - best) if len(mean) else math.nan
 
 
 def _margin(values: np.ndarray, level: float) -> float:
@@ -145,17 +173,17 @@ def _margin(values: np.ndarray, level: float) -> float:
     return quantile * math.sqrt(squares / df / len(values))
 
 
-def _status(cells: pd.DataFrame, n_curves: int) -> str:
+def _status(cells: _Cells, n_curves: int) -> str:
     if n_curves > 1:
         text = f"ok: Student's t over {n_curves} seeds, with a prior of {SEED_SD} nats"
     else:
         text = f"ok: one seed, so the interval rests on a prior of {SEED_SD} nats between seeds"
-    partial = cells["seed"].nunique() - n_curves
+    partial = cells.n_seeds - n_curves
     if partial and n_curves > 1:
         text += f"; {partial} seeds without the whole grid are left out"
     elif partial:
         text += "; no seed has the whole grid, so each learning rate is averaged over its seeds"
-    censored = int(cells["censored"].sum())
+    censored = int(cells.censored.sum())
     if censored:
         text += f"; {censored} stopped early and count from the best loss to the loss at init"
     return text

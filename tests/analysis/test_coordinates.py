@@ -92,7 +92,7 @@ def test_what_follows_theory_is_as_theory_and_slopes_are_recovered():
 )
 def test_a_missing_rule_fails_on_that_layer_alone(layer, quantity, by):
     where = ("mup-intermediate", layer, quantity)
-    judged = judge(table(wrong={where: by}))
+    judged = judge(table(["mup-intermediate"], wrong={where: by}))
     assert verdicts(judged, FAILS) == {where}
     assert not fits(judged)
     follows = {("mup-intermediate", n, "change") for n in ("attention_logits", "block_output")}
@@ -103,9 +103,11 @@ def test_a_missing_rule_fails_on_that_layer_alone(layer, quantity, by):
 @pytest.mark.parametrize(
     ("layer", "quantity", "by"), [("q", "update", -0.75), ("block_output", "change", -1.25)]
 )
-def test_standard_must_rise(layer, quantity, by):
+def test_standard_must_rise_and_the_others_are_judged_apart(layer, quantity, by):
     where = ("standard", layer, quantity)
-    assert where in verdicts(judge(table(wrong={where: by})), FAILS)
+    failing = verdicts(judge(table(wrong={where: by})), FAILS)
+    assert where in failing
+    assert {name for name, _, _ in failing} == {"standard"}
 
 
 def test_queries_of_full_mup_must_be_zero_to_the_bit():

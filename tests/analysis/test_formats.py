@@ -8,6 +8,7 @@ from synthetic import Truth, start_sweep, write_run
 import analysis
 from analysis.findings import find, headline, missing
 from analysis.formats import compare_formats
+from analysis.report import write_page
 
 FORMATS = {
     "full precision": ("none", "mean", False),
@@ -45,19 +46,24 @@ def found_in(root):
     return find(analysis.load(root), checks=(), level=0.9, threshold=100.0)
 
 
+@pytest.fixture(scope="module")
+def costly(tmp_path_factory):
+    """What is found in a sweep whose ternary runs end 0.3 nats higher."""
+    return found_in(write_formats(tmp_path_factory.mktemp("formats") / "s", gap=0.3))
+
+
 def verdicts(formats, name):
     return {claim.holds for claim in formats.claims if claim.name.startswith(name)}
 
 
-def test_formats_that_cost_something_are_said_to(tmp_path):
-    found = found_in(write_formats(tmp_path / "s", gap=0.3))
-    formats = found.formats
+def test_formats_that_cost_something_are_said_to(costly):
+    formats = costly.formats
     assert (formats.metric, formats.axis, formats.setting) == ("loss", "size", "")
     assert verdicts(formats, "equal width and parameters") == {False}
     assert verdicts(formats, "the norms alone") == {True}
     assert verdicts(formats, "median instead of mean") == {True}
     assert len(formats.table) == 8
-    assert headline(found).startswith(
+    assert headline(costly).startswith(
         "At size 32, the final loss of ternary mean + norms is 0.300 nats above that of full "
         "precision, each at its own best learning rate: 90% interval "
     )
@@ -70,9 +76,9 @@ def test_formats_that_cost_nothing_are_said_to(tmp_path):
     assert all("nats worse" in c.name for c in formats.claims if c.name.startswith("equal"))
 
 
-def test_the_page_shows_verdicts_figure_and_table(tmp_path):
-    root = write_formats(tmp_path / "s", gap=0.3)
-    text = analysis.write_report(root).read_text(encoding="utf-8")
+def test_the_page_shows_verdicts_figure_and_table(costly):
+    text = write_page(costly).read_text(encoding="utf-8")
+    root = costly.records.directory
     assert "Number formats</h2>" in text
     assert "Equal width and parameters: at most 0.02 nats worse</h3>" in text
     assert 'src="formats.png"' in text
@@ -81,16 +87,14 @@ def test_the_page_shows_verdicts_figure_and_table(tmp_path):
     assert len(pd.read_csv(root / "report" / "format_claims.csv")) > 8
 
 
-def test_nothing_is_said_of_qk_norm_where_it_does_not_vary(tmp_path):
-    found = found_in(write_formats(tmp_path / "s", gap=0.3))
-    assert not any("qk_norm" in claim.sentence for claim in found.claims)
-    assert not any("qk-layernorm" in sentence for sentence in missing(found))
+def test_nothing_is_said_of_qk_norm_where_it_does_not_vary(costly):
+    assert not any("qk_norm" in claim.sentence for claim in costly.claims)
+    assert not any("qk-layernorm" in sentence for sentence in missing(costly))
 
 
-def test_a_sweep_of_one_format_has_no_such_section(sweep):
+def test_a_sweep_of_one_format_has_no_such_section(sweep, sweep_page):
     assert found_in(sweep).formats is None
-    text = analysis.write_report(sweep).read_text(encoding="utf-8")
-    assert "Number formats" not in text
+    assert "Number formats" not in sweep_page
 
 
 def test_one_seed_cannot_tell_and_says_so(tmp_path):
@@ -124,7 +128,7 @@ def test_what_else_varies_decides_what_is_compared(tmp_path, field, values, axis
     found = found_in(root)
     assert found.formats.axis == axis
     assert any(told.name == claim for told in found.formats.claims)
-    assert 'src="formats.png"' in analysis.write_report(root).read_text(encoding="utf-8")
+    assert 'src="formats.png"' in write_page(found).read_text(encoding="utf-8")
 
 
 def test_settings_of_another_field_are_judged_apart(tmp_path):
@@ -153,8 +157,8 @@ def test_full_precision_stands_in_every_setting_of_the_quantization(tmp_path):
     assert sum(c.name.startswith("equal width and") for c in formats.claims) == 2
 
 
-def test_images_are_compared_by_their_error(tmp_path):
-    trials = analysis.load(write_formats(tmp_path / "s", gap=0.3)).trials
+def test_images_are_compared_by_their_error(costly):
+    trials = costly.records.trials.copy()
     ternary = trials["quantization.format"] == "ternary"
     trials["final_val_accuracy"] = 0.9 - 0.2 * ternary - 0.001 * trials["seed"] * ternary
     formats = compare_formats(trials)

@@ -28,7 +28,7 @@ def name(config: Any) -> str:
     return "-".join([config.kind, *map(str, values)])
 
 
-CLIMB = (3, 5, 6, 9, 10, 50, 100, 150, 210, 480)
+CLIMB = (3, 9, 10, 100, 480)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_sizes_of_different_nets_and_of_other_models_pass():
 def test_equal_counts_are_equal_shapes(config):
     """What `check_rungs` rests on."""
     shapes = {}
-    for size in range(9, 17):
+    for size in range(11, 15):
         with torch.device("meta"):
             rung = at_size(config, size)
             built = [tuple(p.shape) for p in rung.build().parameters()]

@@ -105,6 +105,7 @@ IMAGES = {
     "eval_every": 4,
     "telemetry_every": 3,
     "data.name": "digits",
+    "data.validation_images": 100,
     "batch_size": 8,
     "micro_batch_size": 8,
     "model.image_size": 8,

@@ -51,8 +51,17 @@ def sweep():
     return {"epsilon": records(VARIANTS.values(), loss=loss, columns=columns)}
 
 
-def test_the_cost_the_share_and_the_formula_are_those_planted(sweep):
-    found = by_name(epsilon_onset(sweep, VARIANTS))
+@pytest.fixture(scope="module")
+def answer(sweep):
+    return epsilon_onset(sweep, VARIANTS)
+
+
+@pytest.fixture(scope="module")
+def found(answer):
+    return by_name(answer)
+
+
+def test_the_cost_the_share_and_the_formula_are_those_planted(found):
     assert set(found) > LARGE
     assert found["loss with epsilon 1e-2 up to the best rate"].holds is True
     assert found["loss with epsilon 1e-6 up to the best rate"].holds is None
@@ -65,8 +74,8 @@ def test_the_cost_the_share_and_the_formula_are_those_planted(sweep):
     assert kept.numbers["value"] == pytest.approx(0.0, abs=0.02)
 
 
-def test_the_size_at_which_the_usual_epsilon_is_met_is_that_of_the_planted_law(sweep):
-    claim = by_name(epsilon_onset(sweep, VARIANTS))["gradient RMS at 4.8e+09 parameters"]
+def test_the_size_at_which_the_usual_epsilon_is_met_is_that_of_the_planted_law(found):
+    claim = found["gradient RMS at 4.8e+09 parameters"]
     assert claim.holds is None  # Too far for a forecast, and it says so.
     assert "limit is 64 times" in claim.sentence
     at = {"width": 16, "lr": 0.3}
@@ -108,8 +117,7 @@ def test_updates_that_ignore_epsilon_are_told_from_the_formula():
     assert all(found[name].holds is None for name in LARGE)  # All losses are the same.
 
 
-def test_the_table_and_the_picture_hold_what_the_claims_rest_on(sweep):
-    answer = epsilon_onset(sweep, VARIANTS)
+def test_the_table_and_the_picture_hold_what_the_claims_rest_on(answer):
     table = answer.table
     assert len(table) == 3 * 5 * 5
     assert set(table["n_seeds"]) == {3}
