@@ -24,7 +24,7 @@ demo: $(VENV)/.ready
 	$(BIN)/foretune report $(DEMO)/sweep --check $(DEMO)/prediction.json:$(DEMO)/check
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
