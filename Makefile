@@ -8,7 +8,7 @@ DEMO_CHECK ?= 128
 STEPS ?= 200
 TEST_WORKERS ?= 2
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow test-all check clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,13 @@ demo: $(VENV)/.ready
 	$(BIN)/foretune report $(DEMO)/sweep --check $(DEMO)/prediction.json:$(DEMO)/check
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS)
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not slow"
+
+# What `make test` leaves out, alone and with it.
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m slow
+
+test-all: test test-slow
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

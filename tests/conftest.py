@@ -6,7 +6,6 @@ never reports a test, so that nobody is given the next file or told to end.
 """
 
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +16,7 @@ from xdist.workermanage import WorkerController
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from process_tree import below
+from process_tree import kill_below
 
 HARD = 1.1
 """Where the suite is ended in any case, as a multiple of `session_timeout`, which ends it between
@@ -77,11 +76,7 @@ class Deadline:
         names = ", ".join(self._running) or "no test"
         told = f"\nThe suite hung: {seconds:g} s are over, and this ran: {names}\n"
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, told.encode())
-        for pid in below(os.getpid()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        kill_below(os.getpid())
         os._exit(1)
 
 

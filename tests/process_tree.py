@@ -1,5 +1,8 @@
 """What a process has started, and what that has."""
 
+import contextlib
+import os
+import signal
 from pathlib import Path
 
 
@@ -16,3 +19,10 @@ def below(pid: int) -> set[int]:
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new
     return found
+
+
+def kill_below(pid: int) -> None:
+    """Kills every process below one."""
+    for one in below(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)

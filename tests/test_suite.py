@@ -58,7 +58,7 @@ def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p"]
     command += ["no:cacheprovider", "--rootdir", str(folder), "-n", "2", *options, str(folder)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=400)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
 def test_workers_that_die_and_tests_that_hang_are_red_with_their_names_and_the_rest_is_run(
