@@ -6,8 +6,10 @@ never reports a test, so that nobody is given the next file or told to end.
 """
 
 import os
+import re
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,17 @@ class Deadline:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, told.encode())
         kill_below(os.getpid())
         os._exit(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run sweeps go first: one that comes last keeps one worker busy and no other."""
+    items.sort(key=lambda item: not _runs_sweeps(item.path))
+
+
+@cache
+def _runs_sweeps(path: Path) -> bool:
+    words = r"^(?:from|import) (?:ray|processes|clusters|mlflow|tuner\.(?:sweep|reproduce|jobs))\b"
+    return re.search(words, path.read_text(), re.MULTILINE) is not None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log):

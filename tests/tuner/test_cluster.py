@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,22 +16,26 @@ from tuner import cluster, head
 pytestmark = pytest.mark.usefixtures("own_home")
 
 
-def test_a_port_where_nobody_listens_is_one_sentence_within_six_seconds(free_port):
-    started = time.monotonic()
+@pytest.fixture
+def never_asks_ray(monkeypatch):
+    """Ray's own connecting, which retries for 20 to 80 s, isn't even begun."""
+    monkeypatch.setattr(ray, "init", None)
+
+
+@pytest.mark.usefixtures("never_asks_ray")
+def test_a_port_where_nobody_listens_is_one_sentence_before_ray_retries(free_port):
     address = f"127.0.0.1:{free_port}"
     with pytest.raises(ValueError, match=f"running Ray head, got {address}, where none answers"):
         connect(address)
-    assert time.monotonic() - started < 6
 
 
-def test_a_port_that_never_answers_is_one_sentence_within_six_seconds():
+@pytest.mark.usefixtures("never_asks_ray")
+def test_a_port_that_never_answers_is_one_sentence_before_ray_retries():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        started = time.monotonic()
         with pytest.raises(ValueError, match="none answers within 3 s"):
             connect(f"127.0.0.1:{silent.getsockname()[1]}")
-    assert time.monotonic() - started < 6
 
 
 def own_proc(monkeypatch, folder: Path, *processes: int) -> None:
@@ -51,15 +54,17 @@ def raylets(tmp_path) -> Iterator[list[int]]:
     """Two processes that look to Ray like nodes of two clusters."""
     script = tmp_path / "raylet"
     script.symlink_to(sys.executable)
-    wait = "import time; time.sleep(60)"
+    wait = "import threading; threading.Event().wait()"
     started = [
         subprocess.Popen([script, "-c", wait, f"--gcs-address=127.0.0.1:{port}"])
         for port in (7001, 7002)
     ]
-    yield [process.pid for process in started]
-    for process in started:
-        process.kill()
-        process.wait()
+    try:
+        yield [process.pid for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_auto_without_a_cluster_is_one_sentence(monkeypatch, tmp_path):

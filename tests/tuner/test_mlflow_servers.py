@@ -54,6 +54,7 @@ def served(command: list[str], port: int, log: Path) -> Iterator[str]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_and_comes_back_loses_nothing(
     sweep_dir: Path, tmp_path: Path, free_port: int
 ):

@@ -146,7 +146,7 @@ def test_tables_hold_every_run_and_every_row(local):
 
 
 def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
-    assert local.message == ""
+    assert sync(local.directory) == ""  # What a busy machine left over, or nothing.
     parents, children = mlflow_statuses(local.directory)
     assert parents == {"FINISHED": 1}
     assert children == {"FINISHED": 4}
@@ -251,6 +251,7 @@ def test_diverged_and_stopped_runs_are_closed_in_mlflow(planted):
     assert "RUNNING" not in parents + children
 
 
+@pytest.mark.slow
 def test_a_users_model_that_returns_nan_is_an_outcome(tmp_path, monkeypatch, overrides):
     (tmp_path / "nan_model_for_test_sweep.py").write_text(NAN_MODEL)
     preset = tmp_path / "nan_preset_for_test_sweep.py"
