@@ -7,13 +7,15 @@ DEMO_SIZES ?= 16 32 64
 DEMO_CHECK ?= 128
 STEPS ?= 200
 TEST_WORKERS ?= 2
+# Errors alone: a build backend's warnings are about packages, not about what is done here.
+QUIET := -qq --disable-pip-version-check
 
 .PHONY: demo test test-slow test-all check clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
+	$(BIN)/python -m pip $(QUIET) install --upgrade pip
+	$(BIN)/python -m pip $(QUIET) install -c constraints.txt --group dev -e .
 	touch $@
 
 # Sweep small sizes, freeze the forecast for a larger one, run that size, hold one against the other.

@@ -32,15 +32,18 @@ TOGETHER = [tuple(PAPER), *((name,) for name in REPRODUCTIONS if name not in PAP
 """Source A's figures share sweeps, so that one call plans each sweep once."""
 
 
+@pytest.mark.parametrize(
+    "scale",
+    [s if s == "tiny" else pytest.param(s, marks=pytest.mark.slow) for s in SCALES],
+)
 @pytest.mark.parametrize("names", TOGETHER)
-def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, capsys):
-    for scale in SCALES:
-        there = [name for name in names if scale in REPRODUCTIONS[name].parts]
-        assert not there or reproduce(there, out=None, scale=scale, seeds=1, dry_run=True) == 0
-        labels = {label for name in there for label in REPRODUCTIONS[name].parts[scale]}
-        printed = capsys.readouterr().out
-        assert {label for label in labels if f"\n{label}: " not in printed} == set()
-        assert not there or "FLOP" in printed
+def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, scale, capsys):
+    there = [name for name in names if scale in REPRODUCTIONS[name].parts]
+    assert not there or reproduce(there, out=None, scale=scale, seeds=1, dry_run=True) == 0
+    labels = {label for name in there for label in REPRODUCTIONS[name].parts[scale]}
+    printed = capsys.readouterr().out
+    assert {label for label in labels if f"\n{label}: " not in printed} == set()
+    assert not there or "FLOP" in printed
 
 
 def test_source_as_figures_mean_the_same_sweep_by_the_same_name():
