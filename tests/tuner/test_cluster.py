@@ -136,6 +136,32 @@ def test_shipping_leaves_out_sweeps_and_for_a_local_cluster_all_but_the_packages
         cluster.shipped(tmp_path / "data", whole=True)
 
 
+def slow_raylet(monkeypatch, folder: Path, seconds: float) -> None:
+    """Ray's process of a node begins late, as where cores are busy."""
+    from ray._private import services
+
+    script = folder / "raylet"
+    script.write_text(f'#!/bin/sh\nsleep {seconds}\nexec {services.RAYLET_EXECUTABLE} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(services, "RAYLET_EXECUTABLE", str(script))
+
+
+@pytest.mark.slow
+def test_a_node_may_take_longer_to_start_than_ray_waits_for(monkeypatch, tmp_path):
+    slow_raylet(monkeypatch, tmp_path, 40)  # Ray alone gives up after 30.
+    connect().close()
+
+
+def test_a_cluster_that_does_not_start_is_one_sentence(monkeypatch):
+    def fail(**options):
+        raise Exception("The current node timed out during startup.")  # Ray's, word for word.
+
+    monkeypatch.setattr(ray, "init", fail)
+    sentence = r"Ray must start on this machine, got an error \(The current node timed out"
+    with pytest.raises(ValueError, match=sentence):
+        connect()
+
+
 def test_a_local_cluster_starts_whatever_ray_address_says(monkeypatch, tmp_path):
     # A user's project folder, with a package named like one of ours.
     (tmp_path / "models").mkdir()

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from clusters import ROOT, connect, seen_by_worker
+from clusters import ROOT, Nodes, connect, seen_by_worker
 from ray import tune
-from ray.cluster_utils import Cluster
 
 from tuner import cluster, head
 
@@ -24,7 +23,7 @@ def two_nodes():
     noticed_at_once = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
     running = None
     try:
-        running = Cluster(
+        running = Nodes(
             initialize_head=True,
             head_node_args={"num_cpus": 0, "_system_config": noticed_at_once},
         )

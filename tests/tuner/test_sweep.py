@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from clusters import Nodes
 from ray import tune
-from ray.cluster_utils import Cluster
 
 from models import TransformerConfig
 from tuner.config import Schedule, override
@@ -171,11 +171,10 @@ def test_every_run_of_a_sweep_equals_plain_training_bit_for_bit(local, overrides
 
 def test_two_nodes_give_the_bits_of_one(local, overrides, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         for _ in range(2):
             cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
         result = sweep(
             SPACE,
             out=tmp_path / "two",
