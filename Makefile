@@ -7,13 +7,15 @@ DEMO_SIZES ?= 16 32 64
 DEMO_CHECK ?= 128
 STEPS ?= 200
 TEST_WORKERS ?= 2
+# Errors alone: a build backend's warnings are about packages, not about what is done here.
+QUIET := -qq --disable-pip-version-check
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow test-all check clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
+	$(BIN)/python -m pip $(QUIET) install --upgrade pip
+	$(BIN)/python -m pip $(QUIET) install -c constraints.txt --group dev -e .
 	touch $@
 
 # Sweep small sizes, freeze the forecast for a larger one, run that size, hold one against the other.
@@ -24,7 +26,13 @@ demo: $(VENV)/.ready
 	$(BIN)/foretune report $(DEMO)/sweep --check $(DEMO)/prediction.json:$(DEMO)/check
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not slow"
+
+# What `make test` leaves out, alone and with it.
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m slow
+
+test-all: test test-slow
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
-from tuner.head import authentication, check_head, find_head, restore_environment, set_environment
+from tuner.head import (
+    authentication,
+    check_head,
+    find_head,
+    patience,
+    restore_environment,
+    set_environment,
+)
 from tuner.nodes import Node, alive_nodes, check_fits
 from tuner.storage_probe import probe_storage
 from tuner.watchdog import Watchdog
@@ -122,8 +128,9 @@ def _init(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
         # "local" is explicit: RAY_ADDRESS or another local cluster would be joined otherwise.
         options |= {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
     try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, RayError) as error:
+        with patience():
+            ray.init(**options)
+    except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
         what = f"--address must be a cluster that can be joined, got {host_port}"
         if not host_port:
             what = "Ray must start on this machine, got an error"

@@ -6,12 +6,16 @@ What Ray 2.60 keeps private is used here alone, each with its reason.
 import os
 import re
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ANSWER_S = 3.0
 """Seconds within which a head must answer."""
+START_S = 600.0
+"""Seconds that Ray's own processes have to start; Ray's 30 aren't enough where cores are busy."""
 
 
 def find_head(address: str) -> str:
@@ -77,6 +81,30 @@ def check_head(host_port: str) -> None:
             f"--address must be a cluster that this machine is a node of, got {host_port}; run on "
             f"its head, or from here foretune submit --address http://HOST:8265 -- COMMAND."
         )
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Within its block a node of Ray's has START_S to start, which Ray itself can't be told."""
+    from ray._private import services
+
+    get_node = services.get_node
+
+    def wait_for_node(gcs_address: str, node_id: str) -> Any:
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                return get_node(gcs_address, node_id)
+            except RuntimeError:  # It hasn't registered yet.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = wait_for_node
+    try:
+        yield
+    finally:
+        services.get_node = get_node
 
 
 def authentication(*, local: bool) -> dict[str, str]:

@@ -4,10 +4,22 @@ import os
 from pathlib import Path
 
 import ray
+from ray.cluster_utils import Cluster
 
-from tuner import cluster
+from tuner import cluster, head
 
 ROOT = Path(__file__).parents[2]
+
+
+class Nodes(Cluster):
+    """Several nodes on this machine, each of which may take its time to start."""
+
+    def add_node(self, **how):
+        with head.patience():
+            return super().add_node(**how)
+
+    def _wait_for_node(self, node, timeout=head.START_S):
+        super()._wait_for_node(node, timeout)
 
 
 def connect(address="", *, cpus=1.0, gpus=0.0):

@@ -3,6 +3,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,32 @@ sys.path.insert(0, str(Path(__file__).parent))
 # A shell starts background jobs with SIGINT ignored, and processes of ours inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-pytest.register_assert_rewrite("mlflow_sweeps", "short_runs")
+pytest.register_assert_rewrite("mlflow_sweeps", "processes", "short_runs")
+# How long Ray waits for its own processes, 30 and 60 s, isn't what is tested: cores may be busy.
+for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
+    os.environ[f"RAY_{name}"] = "600"
+os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "600"
+
+
+@pytest.fixture(scope="module")
+def ended_with_the_file():
+    """What a file's own set-up started and left behind, because it failed."""
+    yield
+    end_leavings()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(ended_with_the_file) -> Iterator[None]:
+    """Ends the processes that a test left behind, because it failed."""
+    yield
+    end_leavings()
+
+
+def end_leavings() -> None:
+    """Ends what `processes` and `mlflow_sweeps` have started, where they were used."""
+    for name in ("processes", "mlflow_sweeps"):
+        if name in sys.modules:
+            sys.modules[name].end_started()
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +50,13 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port() -> Iterator[int]:
+    """A port where nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as held:
+        # Who binds with this option as well, as servers do, may take it over: it doesn't listen.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

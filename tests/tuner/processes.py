@@ -1,5 +1,11 @@
-"""foretune commands as processes of their own: started, signalled in the middle, compared."""
+"""foretune commands: as processes of their own, signalled in the middle; or in this process.
 
+Nothing here waits for seconds: a command that hangs is ended by the limit of its test
+(pyproject.toml), and `_nothing_is_left` in conftest.py then ends what it had started.
+"""
+
+import contextlib
+import io
 import json
 import os
 import re
@@ -9,34 +15,83 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
+from process_tree import below
+
+from tuner.cli import main
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 90.0
+_started: list[subprocess.Popen] = []
 
 
 def start(*words, cwd):
     """Starts a foretune command in a process group of its own."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "tuner", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=cwd,
     )  # fmt: skip
+    _started.append(process)
+    return process
+
+
+def end_started():
+    """Kills the commands that still run, with all that they started."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            _kill(process)
+        process.wait()
+        process.stdout.close()
 
 
 def finish(process):
     """Waits for a command that must end well; returns what it told."""
-    told, _ = process.communicate(timeout=WAIT_S)
+    told, _ = process.communicate()
     assert process.returncode == 0, told
     assert "Traceback" not in told
     return told
 
 
+def here(*words, cwd):
+    """Runs a command that must end well in this process, which has loaded torch and Ray already.
+
+    Returns what it told.
+    """
+    told, threads = io.StringIO(), torch.get_num_threads()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(told),
+        contextlib.redirect_stderr(told),
+        without("RAY_ADDRESS"),
+    ):
+        torch.set_num_threads(1)  # As in a worker of Ray's, to the bit.
+        try:
+            with pytest.raises(SystemExit) as end:
+                main([str(word) for word in words])
+        finally:
+            torch.set_num_threads(threads)
+    assert end.value.code == 0, told.getvalue()
+    assert "Traceback" not in told.getvalue()
+    return told.getvalue()
+
+
+@contextlib.contextmanager
+def without(name):
+    """Takes a variable out of the environment for a while."""
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
+
+
 def wait_for(condition, process):
-    deadline = time.monotonic() + WAIT_S
+    """Waits for what a command does, as long as the command goes on."""
     while not condition():
         assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.02)
 
 
@@ -46,7 +101,7 @@ def interrupt(process, signal_number, *, group=False):
     It must end as interrupted.
     """
     (os.killpg if group else os.kill)(process.pid, signal_number)
-    told, _ = process.communicate(timeout=WAIT_S)
+    told, _ = process.communicate()
     assert process.returncode == 130, told
     assert "Traceback" not in told
     return told
@@ -54,30 +109,17 @@ def interrupt(process, signal_number, *, group=False):
 
 def kill(process):
     """Kills the process group and all that the command had started besides it, Ray's included."""
-    below = _descendants(process.pid)
-    os.killpg(process.pid, signal.SIGKILL)
-    for pid in below:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.communicate(timeout=WAIT_S)
+    _kill(process)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
 
 
-def _descendants(pid):
-    """Every process below one, by /proc."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, new = set(), {pid}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
+def _kill(process):
+    started = below(process.pid)  # Before its end makes orphans of them.
+    os.killpg(process.pid, signal.SIGKILL)
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def checkpointed(run_dir):

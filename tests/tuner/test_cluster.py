@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,22 +16,26 @@ from tuner import cluster, head
 pytestmark = pytest.mark.usefixtures("own_home")
 
 
-def test_a_port_where_nobody_listens_is_one_sentence_within_six_seconds(free_port):
-    started = time.monotonic()
+@pytest.fixture
+def never_asks_ray(monkeypatch):
+    """Ray's own connecting, which retries for 20 to 80 s, isn't even begun."""
+    monkeypatch.setattr(ray, "init", None)
+
+
+@pytest.mark.usefixtures("never_asks_ray")
+def test_a_port_where_nobody_listens_is_one_sentence_before_ray_retries(free_port):
     address = f"127.0.0.1:{free_port}"
     with pytest.raises(ValueError, match=f"running Ray head, got {address}, where none answers"):
         connect(address)
-    assert time.monotonic() - started < 6
 
 
-def test_a_port_that_never_answers_is_one_sentence_within_six_seconds():
+@pytest.mark.usefixtures("never_asks_ray")
+def test_a_port_that_never_answers_is_one_sentence_before_ray_retries():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        started = time.monotonic()
         with pytest.raises(ValueError, match="none answers within 3 s"):
             connect(f"127.0.0.1:{silent.getsockname()[1]}")
-    assert time.monotonic() - started < 6
 
 
 def own_proc(monkeypatch, folder: Path, *processes: int) -> None:
@@ -51,15 +54,17 @@ def raylets(tmp_path) -> Iterator[list[int]]:
     """Two processes that look to Ray like nodes of two clusters."""
     script = tmp_path / "raylet"
     script.symlink_to(sys.executable)
-    wait = "import time; time.sleep(60)"
+    wait = "import threading; threading.Event().wait()"
     started = [
         subprocess.Popen([script, "-c", wait, f"--gcs-address=127.0.0.1:{port}"])
         for port in (7001, 7002)
     ]
-    yield [process.pid for process in started]
-    for process in started:
-        process.kill()
-        process.wait()
+    try:
+        yield [process.pid for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_auto_without_a_cluster_is_one_sentence(monkeypatch, tmp_path):
@@ -129,6 +134,32 @@ def test_shipping_leaves_out_sweeps_and_for_a_local_cluster_all_but_the_packages
     assert {"/data", "/out"} <= set(cluster.shipped(tmp_path, whole=False)["excludes"])
     with pytest.raises(ValueError, match="must be a Foretune checkout"):
         cluster.shipped(tmp_path / "data", whole=True)
+
+
+def slow_raylet(monkeypatch, folder: Path, seconds: float) -> None:
+    """Ray's process of a node begins late, as where cores are busy."""
+    from ray._private import services
+
+    script = folder / "raylet"
+    script.write_text(f'#!/bin/sh\nsleep {seconds}\nexec {services.RAYLET_EXECUTABLE} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(services, "RAYLET_EXECUTABLE", str(script))
+
+
+@pytest.mark.slow
+def test_a_node_may_take_longer_to_start_than_ray_waits_for(monkeypatch, tmp_path):
+    slow_raylet(monkeypatch, tmp_path, 40)  # Ray alone gives up after 30.
+    connect().close()
+
+
+def test_a_cluster_that_does_not_start_is_one_sentence(monkeypatch):
+    def fail(**options):
+        raise Exception("The current node timed out during startup.")  # Ray's, word for word.
+
+    monkeypatch.setattr(ray, "init", fail)
+    sentence = r"Ray must start on this machine, got an error \(The current node timed out"
+    with pytest.raises(ValueError, match=sentence):
+        connect()
 
 
 def test_a_local_cluster_starts_whatever_ray_address_says(monkeypatch, tmp_path):

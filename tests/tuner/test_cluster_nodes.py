@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from clusters import ROOT, connect, seen_by_worker
+from clusters import ROOT, Nodes, connect, seen_by_worker
 from ray import tune
-from ray.cluster_utils import Cluster
 
 from tuner import cluster, head
 
@@ -22,14 +21,18 @@ def two_nodes():
     """Address, and removal, of a cluster with a head of no CPU and workers of one and two CPUs."""
     before = head.set_environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "k" * 32})
     noticed_at_once = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
-    running = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "_system_config": noticed_at_once},
-    )
-    workers = [running.add_node(num_cpus=n) for n in (1, 2)]
-    yield running, workers
-    running.shutdown()
-    head.restore_environment(before)
+    running = None
+    try:
+        running = Nodes(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "_system_config": noticed_at_once},
+        )
+        workers = [running.add_node(num_cpus=n) for n in (1, 2)]
+        yield running, workers
+    finally:
+        if running is not None:
+            running.shutdown()
+        head.restore_environment(before)
 
 
 def test_a_running_cluster_is_joined_with_the_code_and_the_storage_of_every_node(
@@ -65,13 +68,12 @@ def test_a_trial_larger_than_any_node_is_refused(two_nodes):
     assert not ray.is_initialized()
 
 
-def test_a_wrong_token_is_one_sentence_within_six_seconds(two_nodes, monkeypatch):
+def test_a_wrong_token_is_one_sentence_before_ray_retries(two_nodes, monkeypatch):
     running, _ = two_nodes
     monkeypatch.setenv("RAY_AUTH_TOKEN", "w" * 32)
-    started = time.monotonic()
+    monkeypatch.setattr(ray, "init", None)  # It would retry for 20 s.
     with pytest.raises(ValueError, match="knows our token"):
         connect(running.address)
-    assert time.monotonic() - started < 6
 
 
 class Progress(tune.Callback):
@@ -101,31 +103,29 @@ def test_a_sweep_ends_when_no_node_can_host_a_trial(two_nodes, tmp_path):
     watchdog, first = cluster.Watchdog(connection, 1, 0, stall_s=3), threading.Event()
 
     def lose_nodes():
-        first.wait(60)
+        first.wait()
         for worker in workers:
             running.remove_node(worker, allow_graceful=False)
 
     loser = threading.Thread(target=lose_nodes)
     loser.start()
     try:
-        with watchdog:
-            started = time.monotonic()
-            # Tune takes the first SIGINT; a second one is for a clean-up that hangs.
-            with contextlib.suppress(KeyboardInterrupt):
-                tune.Tuner(
-                    tune.with_resources(Endless, {"cpu": 1}),
-                    run_config=tune.RunConfig(
-                        storage_path=str(tmp_path),
-                        callbacks=[Progress(watchdog, first)],
-                        verbose=0,
-                        failure_config=tune.FailureConfig(max_failures=-1),
-                        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    ),
-                ).fit()
-            assert time.monotonic() - started < 60
+        # Tune takes the first SIGINT; a second one is for a clean-up that hangs.
+        with watchdog, contextlib.suppress(KeyboardInterrupt):
+            tune.Tuner(
+                tune.with_resources(Endless, {"cpu": 1}),
+                run_config=tune.RunConfig(
+                    storage_path=str(tmp_path),
+                    callbacks=[Progress(watchdog, first)],
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=-1),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
         assert watchdog.reason is not None
         assert "must have a node for its trials, got none alive" in watchdog.reason
     finally:
+        first.set()  # Also where the sweep failed before its first result.
         loser.join()
         connection.close()
 

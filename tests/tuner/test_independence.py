@@ -76,7 +76,7 @@ import ray
 
 def python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT + script, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_a_package_taken_away_here_is_as_if_never_installed():

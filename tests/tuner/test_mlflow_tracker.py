@@ -12,14 +12,13 @@ from mlflow_sweeps import (
     parent,
     row,
     send_all,
+    sender_of,
     state_of,
     steps,
     store,
     wait_for,
     write_rows,
 )
-
-from tuner.mlflow_tracker import MLflowSender
 
 
 def test_a_sweep_arrives_with_its_trials_as_children(new_dir: Path):
@@ -106,7 +105,7 @@ def test_more_columns_and_fields_than_one_call_takes(sweep_dir: Path):
 
 def test_rows_are_sent_while_a_trial_goes_on_and_a_torn_line_waits(sweep_dir: Path):
     folder = add_run(sweep_dir, "a", lr=0.01)
-    sender = MLflowSender(sweep_dir)
+    sender = sender_of(sweep_dir)
     sender.start()
     sender.trial_started("a")
     write_rows(folder, range(20))
@@ -146,7 +145,7 @@ def test_files_and_folders_are_attached_to_the_sweep(sweep_dir: Path):
     (sweep_dir / "report").mkdir()
     (sweep_dir / "report" / "index.html").write_text("<p>")
     (sweep_dir / "trials.parquet").write_bytes(b"PAR1")
-    sender = MLflowSender(sweep_dir)
+    sender = sender_of(sweep_dir)
     sender.start()
     for name in ("report", "trials.parquet", "missing.png"):
         sender.artifact(sweep_dir / name)

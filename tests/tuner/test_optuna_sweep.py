@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 from optuna.trial import TrialState
 from processes import (
-    finish,
+    here,
     interrupt,
     kill,
     metrics,
@@ -21,6 +21,7 @@ from ray import tune
 
 from tuner.execution import Execution
 from tuner.journal import read_runs
+from tuner.mlflow_tracker import sync
 from tuner.optuna_plan import OpenPlan
 from tuner.optuna_search import Draws
 from tuner.sweep import sweep
@@ -42,7 +43,7 @@ def settings(text):
 def baseline(tmp_path_factory, settings):
     """The folder of a search that nothing interrupted."""
     cwd = tmp_path_factory.mktemp("baseline")
-    told = finish(start(*SEARCH, *settings, cwd=cwd))
+    told = here(*SEARCH, *settings, cwd=cwd)
     for words in (f"[{COUNT}/{COUNT}]", f"{COUNT} trials: {COUNT} finished", "\nbest: lr="):
         assert words in told
     return cwd / "sweep"
@@ -69,6 +70,7 @@ def test_a_search_leaves_what_any_sweep_leaves(baseline):
     assert {o["outcome"] for o in outcomes(baseline).values()} == {"finished"}
     for table in ("trials.parquet", "telemetry.parquet"):
         assert (baseline / table).exists()
+    assert sync(baseline) == ""  # What a busy machine left over, or nothing.
     with sqlite3.connect(f"file:{baseline / 'mlflow.db'}?mode=ro", uri=True) as database:
         statuses = [row[0] for row in database.execute("select status from runs")]
     database.close()
@@ -93,14 +95,14 @@ def test_a_search_cut_off_twice_goes_on_to_the_same_runs_and_bits(baseline, sett
     kill(process)
     ended = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("outcome.json")}
     assert 1 < len(ended) < COUNT
-    assert f"{COUNT} trials: {COUNT} finished" in finish(start("resume", "sweep", cwd=tmp_path))
+    assert f"{COUNT} trials: {COUNT} finished" in here("resume", "sweep", cwd=tmp_path)
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in ended} == ended
     assert drawn(out) == drawn(baseline)
     assert metrics(out) == metrics(baseline)
 
 
 def test_a_dry_run_says_what_there_is_to_choose_from(settings, tmp_path):
-    told = finish(start(*SEARCH, *settings, "--dry-run", cwd=tmp_path))
+    told = here(*SEARCH, *settings, "--dry-run", cwd=tmp_path)
     assert "optimizer.lr            from 0.003 to 0.3, log-uniform" in told
     assert "model.size              one of 16" in told
     assert f"{COUNT} trials, which Optuna chooses one after another" in told

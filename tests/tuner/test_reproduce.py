@@ -1,5 +1,7 @@
 """A reproduction runs its sweeps, judges them, and goes on where it stopped."""
 
+import io
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pandas as pd
@@ -10,6 +12,7 @@ from analysis.bank import read_bank
 from analysis.splits import SPLITS, split_runs
 from tuner.config import dotted
 from tuner.journal import read_sweep
+from tuner.mlflow_tracker import sync
 from tuner.paper_reproductions import PAPER
 from tuner.reproduce import plan_part, reproduce
 from tuner.reproduction import SCALES
@@ -29,15 +32,18 @@ TOGETHER = [tuple(PAPER), *((name,) for name in REPRODUCTIONS if name not in PAP
 """Source A's figures share sweeps, so that one call plans each sweep once."""
 
 
+@pytest.mark.parametrize(
+    "scale",
+    [s if s == "tiny" else pytest.param(s, marks=pytest.mark.slow) for s in SCALES],
+)
 @pytest.mark.parametrize("names", TOGETHER)
-def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, capsys):
-    for scale in SCALES:
-        there = [name for name in names if scale in REPRODUCTIONS[name].parts]
-        assert not there or reproduce(there, out=None, scale=scale, seeds=1, dry_run=True) == 0
-        labels = {label for name in there for label in REPRODUCTIONS[name].parts[scale]}
-        printed = capsys.readouterr().out
-        assert {label for label in labels if f"\n{label}: " not in printed} == set()
-        assert not there or "FLOP" in printed
+def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, scale, capsys):
+    there = [name for name in names if scale in REPRODUCTIONS[name].parts]
+    assert not there or reproduce(there, out=None, scale=scale, seeds=1, dry_run=True) == 0
+    labels = {label for name in there for label in REPRODUCTIONS[name].parts[scale]}
+    printed = capsys.readouterr().out
+    assert {label for label in labels if f"\n{label}: " not in printed} == set()
+    assert not there or "FLOP" in printed
 
 
 def test_source_as_figures_mean_the_same_sweep_by_the_same_name():
@@ -48,27 +54,37 @@ def test_source_as_figures_mean_the_same_sweep_by_the_same_name():
                 assert sweeps.setdefault(label, part) == part, label
 
 
-def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(text, tmp_path, capfd):
+@pytest.fixture(scope="module")
+def reproduced(text, tmp_path_factory):
+    """The arguments of a reproduction that has run once, and what it printed."""
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
-    call = {"out": tmp_path, "seeds": 1, "overrides": changes, "command": "the command"}
-    assert reproduce(["ternary-decay"], **call) == 0
-    first = capfd.readouterr().out
+    out, told = tmp_path_factory.mktemp("reproduced"), io.StringIO()
+    call = {"out": out, "seeds": 1, "overrides": changes, "command": "the command"}
+    with redirect_stdout(told):
+        assert reproduce(["ternary-decay"], **call) == 0
+    return call, told.getvalue()
+
+
+def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(reproduced, capfd):
+    call, first = reproduced
+    out = call["out"]
     assert "20/20" in first
     assert "can't tell" in first or "holds" in first or "does not hold" in first
-    claims = pd.read_csv(tmp_path / "lm_claims.csv")
+    claims = pd.read_csv(out / "lm_claims.csv")
     assert "best decay" in set(claims["name"])
-    assert (tmp_path / "lm.png").stat().st_size > 10_000
-    assert len(pd.read_csv(tmp_path / "lm.csv")) == 4 * 5
-    victim = next((tmp_path / "lm" / "runs").glob("*/outcome.json"))
+    assert (out / "lm.png").stat().st_size > 10_000
+    assert len(pd.read_csv(out / "lm.csv")) == 4 * 5
+    victim = next((out / "lm" / "runs").glob("*/outcome.json"))
     victim.unlink()
     assert reproduce(["ternary-decay"], **call) == 0
     assert "[20/20]" in capfd.readouterr().out
     assert victim.exists()
-    check_more_seeds(tmp_path, call, capfd)
 
 
-def check_more_seeds(out, call, capfd):
-    """They are added to what is there, which stays as it is; fewer are no reason to refuse."""
+@pytest.mark.slow
+def test_more_seeds_are_added_to_what_is_there_and_fewer_are_no_reason_to_refuse(reproduced, capfd):
+    call, _ = reproduced
+    out = call["out"]
     before = {path: path.read_bytes() for path in (out / "lm" / "runs").glob("*/*.json")}
     assert reproduce(["ternary-decay"], **{**call, "seeds": 2}) == 0
     printed = capfd.readouterr().out
@@ -80,6 +96,7 @@ def check_more_seeds(out, call, capfd):
     facts = read_sweep(out / "lm")
     assert (facts["seeds"], facts["trials"]) == (2, 40)
     assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
+    assert sync(out / "lm") == ""  # What a busy machine left over, or nothing.
     runs = MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])
     assert len(runs) == 41
     (parent,) = (run for run in runs if run.data.tags.get("foretune.kind") == "sweep")
@@ -89,6 +106,7 @@ def check_more_seeds(out, call, capfd):
     assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
 
 
+@pytest.mark.slow
 def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monkeypatch):
     parts = REPRODUCTIONS["bank"].parts["tiny"]
     few = {"core": replace(parts["core"], overrides={}), "text": parts["text"]}

@@ -1,12 +1,12 @@
 """A command run again, or killed and resumed, gives the bits of the same command never killed."""
 
 import signal
-import time
 
 import pytest
 from processes import (
     checkpointed,
     finish,
+    here,
     interrupt,
     kill,
     metrics,
@@ -37,70 +37,83 @@ def settings(text):
 def baseline(tmp_path_factory, settings):
     """The folder of a sweep by a command that nothing interrupted, in an empty one."""
     cwd = tmp_path_factory.mktemp("baseline")
-    told = finish(start(*SWEEP, *settings, cwd=cwd))
+    told = here(*SWEEP, *settings, cwd=cwd)
     for words in ("[4/4]", "4 trials: 4 finished", "LR sensitivity"):
         assert words in told
     assert len(metrics(cwd / "sweep")) == 4
     return cwd / "sweep"
 
 
+def steps_done(out):
+    """Steps of all checkpoints, and of all runs that have ended."""
+    ended = sum(o["step"] for o in outcomes(out).values())
+    return ended + sum(checkpointed(run_dir) for run_dir in unfinished_with_checkpoint(out))
+
+
+def cut_off(words, out, cwd, end):
+    """Starts a command, waits for its next checkpoint, ends it; returns what `end` returns."""
+    before = steps_done(out)
+    process = start(*words, cwd=cwd)
+    wait_for(lambda: steps_done(out) > before and unfinished_with_checkpoint(out), process)
+    return end(process)
+
+
+def check_whole(out, baseline):
+    """Resumes a sweep, which must end as the one that nothing interrupted."""
+    ended = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("outcome.json")}
+    assert len(ended) < 4
+    assert "4 trials: 4 finished" in here("resume", "sweep", cwd=out.parent)
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in ended} == ended
+    assert metrics(out) == metrics(baseline)
+    assert [o["step"] for o in outcomes(out).values()] == [STEPS] * 4
+    assert not (out / ".ray").exists()
+    assert (out / "trials.parquet").exists()
+
+
+def test_a_sweep_that_is_killed_and_then_ends_by_sigterm_goes_on_to_the_same_bits(
+    baseline, settings, tmp_path
+):
+    out = tmp_path / "sweep"
+    cut_off((*SWEEP, *settings), out, tmp_path, kill)
+    assert any(checkpointed(run_dir) > 0 for run_dir in unfinished_with_checkpoint(out))
+    told = cut_off(
+        ("resume", "sweep"), out, tmp_path, lambda process: interrupt(process, signal.SIGTERM)
+    )
+    assert f"continue with: foretune resume {out}" in told
+    assert "unfinished" in told
+    check_whole(out, baseline)
+    with pytest.raises(ValueError, match="--out must be a new directory"):
+        sweep({"optimizer.lr": 0.1}, out=out)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_group_which_ends_ray_as_well_and_ctrl_c_say_how_to_go_on(
+    baseline, settings, tmp_path
+):
+    """To the group, in which Ray's own processes are, as timeout and slurm send it. Ray alone would
+    end with exit code 1, after a minute."""
+    out = tmp_path / "sweep"
+    told = cut_off(
+        (*SWEEP, *settings),
+        out,
+        tmp_path,
+        lambda process: interrupt(process, signal.SIGTERM, group=True),
+    )
+    assert told.endswith(f"Interrupted; continue with: foretune resume {out}\n")
+    told = cut_off(
+        ("resume", "sweep"), out, tmp_path, lambda process: interrupt(process, signal.SIGINT)
+    )
+    assert f"continue with: foretune resume {out}" in told
+    check_whole(out, baseline)
+
+
+@pytest.mark.slow
 def test_the_same_command_in_another_process_gives_the_same_bits(baseline, settings, tmp_path):
     finish(start(*SWEEP, *settings, cwd=tmp_path))
     assert metrics(tmp_path / "sweep") == metrics(baseline)
 
 
-def test_a_killed_sweep_goes_on_to_the_same_bits(baseline, settings, tmp_path):
-    out = tmp_path / "sweep"
-    process = start(*SWEEP, *settings, cwd=tmp_path)
-    wait_for(lambda: outcomes(out) and unfinished_with_checkpoint(out), process)
-    kill(process)
-    ended = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("outcome.json")}
-    assert 1 <= len(ended) < 4
-    assert any(checkpointed(run_dir) > 0 for run_dir in unfinished_with_checkpoint(out))
-    assert "4 trials: 4 finished" in finish(start("resume", "sweep", cwd=tmp_path))
-    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in ended} == ended
-    assert metrics(out) == metrics(baseline)
-    assert not (out / ".ray").exists()
-    assert (out / "trials.parquet").exists()
-
-
-def test_sigterm_and_ctrl_c_end_with_130_and_resume_finishes_to_the_same_bits(
-    baseline, settings, tmp_path
-):
-    out = tmp_path / "sweep"
-    process = start(*SWEEP, *settings, cwd=tmp_path)
-    wait_for(lambda: unfinished_with_checkpoint(out), process)
-    told = interrupt(process, signal.SIGTERM)
-    assert f"continue with: foretune resume {out}" in told
-    assert "unfinished" in told
-    left = sum(checkpointed(run_dir) for run_dir in unfinished_with_checkpoint(out))
-    process = start("resume", "sweep", cwd=tmp_path)
-    wait_for(
-        lambda: outcomes(out) or sum(map(checkpointed, unfinished_with_checkpoint(out))) > left,
-        process,
-    )
-    assert f"continue with: foretune resume {out}" in interrupt(process, signal.SIGINT)
-    assert "4 trials: 4 finished" in finish(start("resume", "sweep", cwd=tmp_path))
-    assert metrics(out) == metrics(baseline)
-    assert [o["step"] for o in outcomes(out).values()] == [STEPS] * 4
-    with pytest.raises(ValueError, match="--out must be a new directory"):
-        sweep({"optimizer.lr": 0.1}, out=out)
-
-
-def test_a_sigterm_that_ends_ray_as_well_says_how_to_go_on(baseline, settings, tmp_path):
-    """As timeout and slurm send it: to the group, in which Ray's own processes are."""
-    out = tmp_path / "sweep"
-    process = start(*SWEEP, *settings, cwd=tmp_path)
-    wait_for(lambda: unfinished_with_checkpoint(out), process)
-    began = time.monotonic()
-    told = interrupt(process, signal.SIGTERM, group=True)
-    assert time.monotonic() - began < 45  # Ray alone took 60 s, to exit code 1.
-    assert told.endswith(f"Interrupted; continue with: foretune resume {out}\n")
-    assert "4 trials: 4 finished" in finish(start("resume", "sweep", cwd=tmp_path))
-    assert metrics(out) == metrics(baseline)
-
-
-@pytest.mark.parametrize("end", ["kill", "ctrl-c"])
+@pytest.mark.parametrize("end", ["kill", pytest.param("ctrl-c", marks=pytest.mark.slow)])
 def test_a_killed_train_goes_on_to_the_bits_of_the_sweep(baseline, settings, tmp_path, end):
     out = tmp_path / "sweep"
     process = start(*TRAIN, *settings, cwd=tmp_path)
@@ -109,6 +122,6 @@ def test_a_killed_train_goes_on_to_the_bits_of_the_sweep(baseline, settings, tmp
         kill(process)
     else:
         interrupt(process, signal.SIGINT)
-    finish(start(*TRAIN, *settings, cwd=tmp_path))
+    here(*TRAIN, *settings, cwd=tmp_path)
     (run_id,) = metrics(out)
     assert metrics(out)[run_id] == metrics(baseline)[run_id]

@@ -1,0 +1,82 @@
+"""The suite itself ends red, with the test's name, where a worker dies or a test hangs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ABORTS = """
+    import os
+
+    def test_aborts():
+        os.abort()
+"""
+HANGS = """
+    import threading
+
+    def test_hangs():
+        threading.Event().wait()
+"""
+HANGS_IN_C = """
+    import signal
+
+    def test_hangs_in_c():  # As Ray's calls do: no handler of Python's runs.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        signal.sigwait([signal.SIGUSR1])
+"""
+HANGS_OUTSIDE = """
+    import threading, pytest
+
+    @pytest.fixture(scope="session", autouse=True)
+    def endless():
+        yield
+        threading.Event().wait()
+
+    def test_hangs_outside():
+        pass
+"""
+PASS = """
+    import time, pytest
+
+    @pytest.mark.parametrize("n", range(3))
+    def test_passes(n):
+        time.sleep(0.01)
+"""
+
+
+def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProcess[str]:
+    """Runs a suite of these files, with files that pass around them, by this project's settings."""
+    files = {**{f"{where}{n}": PASS for where in "az" for n in range(3)}, **files}
+    for name, text in files.items():
+        (folder / f"test_{name}.py").write_text(textwrap.dedent(text))
+    for name in ("conftest.py", "process_tree.py"):
+        shutil.copy(ROOT / "tests" / name, folder)
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p"]
+    command += ["no:cacheprovider", "--rootdir", str(folder), "-n", "2", *options, str(folder)]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_workers_that_die_and_tests_that_hang_are_red_with_their_names_and_the_rest_is_run(
+    tmp_path,
+):
+    ends = {"a": ABORTS, "m": ABORTS, "zz": ABORTS, "n": HANGS, "o": HANGS_IN_C}
+    done = run(tmp_path, "--timeout=5", "-o", "faulthandler_timeout=10", **ends)
+    assert done.returncode == 1, done.stdout
+    for name in ("a", "m", "zz"):
+        assert re.search(
+            rf"FAILED test_{name}.py::test_aborts - worker 'gw\d' crashed", done.stdout
+        )
+    assert "FAILED test_n.py::test_hangs - Failed: Timeout (>5.0s)" in done.stdout
+    assert re.search(r"FAILED test_o.py::test_hangs_in_c - worker 'gw\d' crashed", done.stdout)
+    assert "5 failed, 18 passed" in done.stdout
+
+
+def test_a_suite_that_hangs_outside_of_its_tests_ends_as_well(tmp_path):
+    done = run(tmp_path, "--timeout=0", "--session-timeout=20", m=HANGS_OUTSIDE)
+    assert done.returncode == 1, done.stdout
+    assert "The suite hung: 22 s are over, and this ran: test_" in done.stderr
