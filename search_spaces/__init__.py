@@ -4,31 +4,26 @@ A space may be a list of such dicts, of which a sweep runs all: so the domains o
 depend on the value of another.
 """
 
-from search_spaces import (
+from foretune.search_spaces import clipping, interventions, lr, optimizer, precision, random_lr
+from foretune.search_spaces.bitnet import decay as ternary_decay
+from foretune.search_spaces.bitnet import grid as ternary_grid
+from foretune.search_spaces.bitnet import lm as ternary_lm
+from foretune.search_spaces.bitnet import lr as ternary_lr
+from foretune.search_spaces.bitnet import random as ternary_random
+from foretune.search_spaces.bitnet import vision as ternary_vision
+from foretune.search_spaces.bitnet import width as ternary_width
+from foretune.search_spaces.wortsman import (
     attention_logits,
     batch_size,
-    clipping,
     depth_width,
     epsilon,
     head_scale,
-    interventions,
     kappa,
-    lr,
     mup,
-    optimizer,
     pointwise_attention,
-    precision,
     qk_norm_span,
-    random_lr,
     rms_scaled_lr,
     steps,
-    ternary_decay,
-    ternary_grid,
-    ternary_lm,
-    ternary_lr,
-    ternary_random,
-    ternary_vision,
-    ternary_width,
     warmup,
     weight_decay,
     z_loss,

@@ -8,7 +8,7 @@ combinations and a seed: at `tiny` (widths 16-64) three minutes on one core of a
 A's ladders of `foretune reproduce`.
 """
 
-from search_spaces.grids import cross
+from foretune.search_spaces.grids import cross
 
 VARIANTS = {
     "norm 1": {"optimizer.clip_norm": 1.0},

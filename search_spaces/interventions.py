@@ -9,7 +9,7 @@ steps, width 32) seven minutes on one core of an AMD Zen 5; at `small` 330 trial
 
 from ray import tune
 
-from search_spaces.grids import RATES
+from foretune.search_spaces.grids import RATES
 
 NONE = "none"
 """The preset as it is: pre-LayerNorm, warm-up 5 %, independent decay 1e-4, clipping at norm 1."""

@@ -7,7 +7,7 @@ at `paper` 294 trials, 2.3e22 FLOP, 16,106 H100 hours, on source A's ladders of 
 reproduce`.
 """
 
-from search_spaces.grids import cross
+from foretune.search_spaces.grids import cross
 
 NAMES = ("adamw", "adamw-atan2", "muon")
 VARIANTS = {

@@ -7,7 +7,7 @@ Precision x qk-layernorm x size x learning rate. Cost of 60 combinations and a s
 ladders of `foretune reproduce`.
 """
 
-from search_spaces.grids import cross
+from foretune.search_spaces.grids import cross
 
 VARIANTS = {
     f"{precision}{', qk-layernorm' if qk_norm else ''}": {

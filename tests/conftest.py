@@ -13,12 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from process_tree import kill_below
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from process_tree import kill_below
 
 HARD = 1.1
 """Where the suite is ended in any case, as a multiple of `session_timeout`, which ends it between
@@ -89,8 +86,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @cache
 def _runs_sweeps(path: Path) -> bool:
-    words = r"^(?:from|import) (?:ray|processes|clusters|mlflow|tuner\.(?:sweep|reproduce|jobs))\b"
-    return re.search(words, path.read_text(), re.MULTILINE) is not None
+    names = r"ray|processes|clusters|mlflow|foretune\.tuner\.(?:sweeps|reproduce|cluster)"
+    return re.search(rf"^(?:from|import) (?:{names})\b", path.read_text(), re.MULTILINE) is not None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log):

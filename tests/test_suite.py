@@ -53,7 +53,7 @@ def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProces
     files = {**{f"{where}{n}": PASS for where in "az" for n in range(3)}, **files}
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(textwrap.dedent(text))
-    for name in ("conftest.py", "process_tree.py"):
+    for name in ("conftest.py", "support/process_tree.py"):
         shutil.copy(ROOT / "tests" / name, folder)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p"]
     command += ["no:cacheprovider", "--rootdir", str(folder), "-n", "2", *options, str(folder)]

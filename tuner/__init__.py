@@ -1,39 +1,6 @@
-"""Runs, training and sweeps. Ray and MLflow are loaded when a sweep is asked for, not before."""
+"""Runs, training and sweeps. Names are loaded when they are asked for: training needs neither Ray
+nor MLflow."""
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from tuner.config import Run, override
-from tuner.outcome import Outcome
-from tuner.resolve import resolve
-from tuner.train import train
-
-if TYPE_CHECKING:
-    from tuner.execution import Execution
-    from tuner.sweep import SweepResult, resume, sweep
-
-__all__ = [
-    "Execution",
-    "Outcome",
-    "Run",
-    "SweepResult",
-    "override",
-    "resolve",
-    "resume",
-    "sweep",
-    "train",
-]
-
-_LAZY = {
-    "Execution": "tuner.execution",
-    "SweepResult": "tuner.sweep",
-    "resume": "tuner.sweep",
-    "sweep": "tuner.sweep",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'tuner' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

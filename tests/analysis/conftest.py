@@ -1,14 +1,7 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-# Tests are imported by path (`--import-mode=importlib`), so their helper needs the folder.
-sys.path.insert(0, str(Path(__file__).parent))
-
 import synthetic
 
-import analysis
+from foretune import analysis
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {
-            "torch", "ray", "mlflow", "optuna", "tyro", "models", "tuner", "search_spaces"
-        }:
+            "torch", "ray", "mlflow", "optuna", "tyro"
+        } or name.startswith(("foretune.models", "foretune.tuner", "foretune.search_spaces")):
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocker())
@@ -27,7 +27,7 @@ def run(code):
 
 def test_analysis_works_without_torch_and_ray(sweep):
     code = (
-        f"{BLOCK}\nimport analysis\nanalysis.write_report({str(sweep)!r})\n"
+        f"{BLOCK}\nfrom foretune import analysis\nanalysis.write_report({str(sweep)!r})\n"
         f"print(analysis.predict({str(sweep)!r}, n_params=6e5).verdict)"
     )
     done = run(code)
@@ -36,20 +36,20 @@ def test_analysis_works_without_torch_and_ray(sweep):
 
 
 def test_importing_analysis_does_not_import_matplotlib():
-    done = run("import sys, analysis\nprint('matplotlib' in sys.modules)")
+    done = run("import sys\nfrom foretune import analysis\nprint('matplotlib' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
 
 
 def test_drawing_does_not_import_pyplot(sweep):
     code = (
-        f"import sys, analysis\nanalysis.write_report({str(sweep)!r})\n"
+        f"import sys\nfrom foretune import analysis\nanalysis.write_report({str(sweep)!r})\n"
         "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     )
     assert run(code).stdout.strip() == "True False"
 
 
 def test_every_public_name_is_there():
-    import analysis
+    from foretune import analysis
 
     for name in analysis.__all__:
         assert getattr(analysis, name) is not None

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-import analysis
-from tuner.cli import main
-from tuner.outcome import OUTCOMES
-from tuner.rundir import FORMAT, from_config, run_id
+from foretune import analysis
+from foretune.tuner.cli.main import main
+from foretune.tuner.records.run_json import FORMAT, from_config, run_id
+from foretune.tuner.training.outcome import OUTCOMES
 
 STEPS = 20
 

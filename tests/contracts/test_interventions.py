@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from search_spaces import interventions as space
-from tuner.config import Run, dotted, override
-from tuner.intervening import changed_fields, intervene
-from tuner.interventions import INTERVENTIONS
-from tuner.losses import cross_entropy, z_loss
-from tuner.resolve import resolve
-from tuner.train import Training
+from foretune.search_spaces import interventions as space
+from foretune.tuner.config.apply import changed_fields, intervene
+from foretune.tuner.config.interventions import INTERVENTIONS
+from foretune.tuner.config.override import dotted, override
+from foretune.tuner.config.resolve import resolve
+from foretune.tuner.config.run import Run
+from foretune.tuner.training.losses import cross_entropy, z_loss
+from foretune.tuner.training.train import Training
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.formats import GRANULARITIES, QUANTIZERS
-from models.placement import quantize
-from models.quantize import FORMATS, Quantization
-from models.quantized_layers import QuantizedConv2d, QuantizedLinear
-from models.scales import dequantize
+from foretune.models.quantization.config import FORMATS, Quantization
+from foretune.models.quantization.formats import GRANULARITIES, QUANTIZERS
+from foretune.models.quantization.layers import QuantizedConv2d, QuantizedLinear
+from foretune.models.quantization.replace import quantize
+from foretune.models.quantization.scales import dequantize
 
 torch.set_num_threads(1)
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.placement import quantize
-from models.quantize import Quantization
-from models.ternary_model import Buildable
+from foretune.models.blocks.buildable import Buildable
+from foretune.models.quantization.config import Quantization
+from foretune.models.quantization.replace import quantize
 
 STEPS = 8
 TEXT = b"The quick brown fox jumps over the lazy dog, and 0 is neither 1 nor -1.\n" * 40

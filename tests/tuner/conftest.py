@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-# Tests are imported by path (`--import-mode=importlib`), so what they share needs the folder.
-sys.path.insert(0, str(Path(__file__).parent))
 # A shell starts background jobs with SIGINT ignored, and processes of ours inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

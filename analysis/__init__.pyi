@@ -1,0 +1,35 @@
+"""The public names and where they live: the table that `__init__.py` loads them from."""
+
+from .across_scale.backtest import scale_backtest as scale_backtest
+from .across_scale.prediction import Prediction as Prediction
+from .across_scale.prediction import predict as predict
+from .across_scale.prediction import read_prediction as read_prediction
+from .across_scale.verification import Verdict as Verdict
+from .across_scale.verification import verify as verify
+from .inside_run.contract import Forecast as Forecast
+from .inside_run.contract import Predictor as Predictor
+from .inside_run.predictors import PREDICTORS as PREDICTORS
+from .laws.attenuation import attenuation as attenuation
+from .laws.critical_law import CriticalLaw as CriticalLaw
+from .laws.critical_law import fit_critical_lr as fit_critical_lr
+from .laws.laws import FORMS as FORMS
+from .laws.laws import Estimate as Estimate
+from .laws.laws import Law as Law
+from .laws.laws import fit as fit
+from .measures.critical_lr import critical_table as critical_table
+from .measures.critical_lr import window_check as window_check
+from .measures.crossing import Crossing as Crossing
+from .measures.crossing import critical_lr as critical_lr
+from .measures.crossing import excess_crossing as excess_crossing
+from .measures.sensitivity import Sensitivity as Sensitivity
+from .measures.sensitivity import lr_sensitivity as lr_sensitivity
+from .measures.sensitivity import sensitivity_table as sensitivity_table
+from .measures.signal import read_signal as read_signal
+from .measures.thresholds import Threshold as Threshold
+from .measures.thresholds import calibrate as calibrate
+from .records.families import factors as factors
+from .records.families import families as families
+from .records.load import Records as Records
+from .records.load import collect as collect
+from .records.load import load as load
+from .report.report import write_report as write_report

@@ -1,0 +1,268 @@
+"""Will a setting be unstable at a size that was never run?"""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from foretune.analysis.across_scale.arguments import check_question
+from foretune.analysis.across_scale.outlook import outlook
+from foretune.analysis.across_scale.words import horizon_of, reason_of, untold_of
+from foretune.analysis.laws.critical_law import CriticalLaw, fit_critical_lr
+from foretune.analysis.laws.laws import Estimate
+from foretune.analysis.measures.critical_lr import critical_table
+from foretune.analysis.measures.crossing import PENALTY, READ_WINDOW
+from foretune.analysis.measures.signal import CELL, SIGNAL, absence, read_signal
+from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, Threshold, calibrate
+from foretune.analysis.records.families import FIXES, Family, families, held_constant
+from foretune.analysis.records.load import Records, load
+
+Source = Records | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The critical learning rate forecast for one size, and the verdict on one learning rate.
+
+    Learning rates are per update; intervals hold `level` of single runs. `verdict` is `stable`
+    where `lr` lies below the whole interval, `unstable` above it, and `cannot tell` inside it or
+    without a law; None where no learning rate was asked about.
+    """
+
+    size: float | None
+    n_params: float
+    family: str
+    family_values: dict[str, Any]
+    held_constant: dict[str, Any]
+    """What all the runs shared, as far as it limits the horizon."""
+    signal: str
+    threshold: float
+    window: tuple[float, float]
+    """Share of the steps over which the signal is read."""
+    level: float
+    critical_lr: float
+    low: float
+    high: float
+    slope: float
+    """Dex of critical learning rate per decade of N."""
+    slope_low: float
+    slope_high: float
+    loss_critical_lr: float
+    """Where the loss suffers by 0.1 nats, against the twin where there is one."""
+    loss_low: float
+    loss_high: float
+    loss_kind: str
+    lr: float | None
+    probability: float | None
+    """That the run is unstable at `lr`."""
+    verdict: str | None
+    status: str
+    reason: str
+    horizon: str
+    prior: str
+    outlook: dict[str, Any]
+    """What `analysis.across_scale.outlook` adds: best_lr, degraded_lr, unstable_lr (each with
+    median, low, high, status), and the clauses decay, first, fix. Empty without a family."""
+
+    def to_json(self) -> str:
+        """The prediction as JSON, with null for what isn't a finite number."""
+        values = {name: _jsonable(value) for name, value in asdict(self).items()}
+        return json.dumps(values, indent=2, allow_nan=False)
+
+
+def read_prediction(path: str | os.PathLike[str]) -> Prediction:
+    """The prediction that `Prediction.to_json` wrote to a file."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"A prediction must be a JSON file that `foretune predict --json` wrote, got {path} "
+            f"({error}); write it again."
+        ) from None
+    names = [field.name for field in fields(Prediction)]
+    missing = sorted(set(names) - set(values)) if isinstance(values, dict) else names
+    if missing:
+        raise ValueError(
+            f"A prediction must have every field that `foretune predict --json` writes, got {path} "
+            f"without {', '.join(missing)}; write it again."
+        )
+    may_be_none = ("size", "lr", "probability", "verdict")
+    plain: dict[str, Any] = {
+        name: math.nan if values[name] is None and name not in may_be_none else values[name]
+        for name in names
+    }
+    start, end = plain.pop("window")
+    return Prediction(**plain, window=(start, end))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def predict(
+    source: Source,
+    *,
+    n_params: float,
+    size: float | None = None,
+    lr: float | None = None,
+    threshold: float | Literal["auto"] = ATTENTION_LOGIT.value,
+    family: str | None = None,
+    signal: str = SIGNAL,
+    window: tuple[float, float] = READ_WINDOW,
+    level: float = 0.9,
+) -> Prediction:
+    """The critical learning rate at a size that need not have been run.
+
+    `source` is a sweep's records or directory. `threshold` is the signal's danger line, `auto` to
+    calibrate it on these runs. `family` names the runs to extrapolate (a label from
+    `sensitivity_table`); by default the family without the cure whose signal crosses the line at
+    most sizes. `n_params` counts parameters without embedding and head. Raises ValueError for an
+    argument that asks for nothing, before anything is read.
+    """
+    check_question(size=size, n_params=n_params, lr=lr, threshold=threshold, level=level)
+    records = source if isinstance(source, Records) else load(source)
+    line = danger_line(records, threshold, signal)
+    table = None
+    if math.isfinite(line.value):
+        table = critical_table(
+            records.trials, records.telemetry, threshold=line.value, signal=signal, window=window
+        )
+    chosen = choose_family(records, table, family, signal)
+    absent = absence_of(records, chosen, signal)
+    law = law_of(table, chosen, level, absent=absent)
+    loss_law, kind = loss_law_of(table, chosen, level)
+    critical = law.predict(n_params, level)
+    suffering = loss_law.predict(n_params, level)
+    probability, verdict = _verdict(law, critical, n_params, lr)
+    return Prediction(
+        size=size,
+        n_params=float(n_params),
+        family=chosen.label if chosen else "",
+        family_values=chosen.values if chosen else {},
+        held_constant=held_constant(chosen.trials) if chosen else {},
+        signal=signal,
+        threshold=line.value,
+        window=window,
+        level=level,
+        critical_lr=critical.median,
+        low=critical.low,
+        high=critical.high,
+        slope=law.slope,
+        slope_low=law.slope_low,
+        slope_high=law.slope_high,
+        loss_critical_lr=suffering.median,
+        loss_low=suffering.low,
+        loss_high=suffering.high,
+        loss_kind=kind,
+        lr=lr,
+        probability=probability,
+        verdict=verdict,
+        status=critical.status,
+        reason=untold_of(critical, line, absent)
+        or reason_of(critical, law, line, signal, lr, probability, level),
+        horizon=horizon_of(law, chosen, line, absent),
+        prior=law.prior,
+        outlook={}
+        if chosen is None or absent
+        else asdict(outlook(records.trials, records.telemetry, chosen, n_params, level)),
+    )
+
+
+def danger_line(
+    records: Records, threshold: float | Literal["auto"], signal: str = SIGNAL
+) -> Threshold:
+    """The threshold as given; for `auto`, calibrated on the records' runs without the cure."""
+    check_question(threshold=threshold)
+    if threshold != "auto":
+        threshold = float(threshold)
+        if signal == SIGNAL and threshold == ATTENTION_LOGIT.value:
+            return ATTENTION_LOGIT
+        nan, text = math.nan, f"{threshold:g} as given"
+        return Threshold(threshold, nan, nan, 0, 0, f"ok: {text}", text, "as given")
+    cells = [
+        read_signal(family.trials, records.telemetry, signal=signal).assign(family=family.label)
+        for family in families(records.trials)
+        if not family.values.get(FIXES.get(signal, ""), False)
+    ]
+    columns = [*CELL, "family"]
+    return calibrate(pd.concat(cells, ignore_index=True) if cells else _no_cells(columns))
+
+
+def _no_cells(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype="float64") for name in columns})
+
+
+def choose_family(
+    records: Records, table: pd.DataFrame | None, label: str | None, signal: str = SIGNAL
+) -> Family | None:
+    """The family with this label; by default the one without the cure that crosses most often."""
+    every = list(families(records.trials))
+    if label is not None:
+        named = [family for family in every if family.label == label]
+        if not named:
+            raise ValueError(
+                f"family must be one of {'; '.join(f.label for f in every) or 'none yet'}, got "
+                f"{label!r}; choose one."
+            )
+        return named[0]
+    if not every:
+        return None
+    crossed: dict[str, int] = {}
+    if table is not None and len(table):
+        sizes = table[table["status"] == "crossed"].groupby("family")["n_params"].nunique()
+        crossed = {str(name): int(count) for name, count in sizes.items()}
+    fix = FIXES.get(signal, "")
+    return max(every, key=lambda f: (not f.values.get(fix, False), crossed.get(f.label, 0)))
+
+
+def absence_of(records: Records, family: Family | None, signal: str = SIGNAL) -> str:
+    """Why a family has no critical learning rate of this kind; empty where it may have one."""
+    return "" if family is None else absence(family.trials, records.telemetry, signal)
+
+
+def law_of(
+    table: pd.DataFrame | None, family: Family | None, level: float, *, absent: str = ""
+) -> CriticalLaw:
+    """The law of one family's critical learning rate, from a `critical_table`.
+
+    `absent` is why there can be none (`absence_of`), which then is the law's status.
+    """
+    law = fit_critical_lr(_own(table, family), level=level)
+    return replace(law, status=f"cannot tell: {absent}") if absent else law
+
+
+def loss_law_of(
+    table: pd.DataFrame | None, family: Family | None, level: float
+) -> tuple[CriticalLaw, str]:
+    """The law of the learning rate at which one family's loss suffers, and against what."""
+    own = _own(table, family)
+    kind = "penalty" if (own["penalty_status"] != "cannot tell").any() else "excess"
+    about = {"penalty": "above the twin with the cure", "excess": "above the best of its curve"}
+    names = {f"{kind}_lr": "critical_lr", f"{kind}_low": "low", f"{kind}_high": "high"}
+    loss = own[["n_params", *names]].rename(columns=names)
+    return fit_critical_lr(loss, level=level), f"loss {PENALTY:g} nats {about[kind]}"
+
+
+def _own(table: pd.DataFrame | None, family: Family | None) -> pd.DataFrame:
+    if table is None or family is None:
+        return critical_table(pd.DataFrame(), pd.DataFrame(), threshold=1.0)
+    return table[table["family"] == family.label]
+
+
+def _verdict(
+    law: CriticalLaw, critical: Estimate, n_params: float, lr: float | None
+) -> tuple[float | None, str | None]:
+    if lr is None:
+        return None, None
+    if not math.isfinite(critical.median):
+        return None, "cannot tell"
+    probability = law.probability_unstable(n_params, lr)
+    if lr > critical.high:
+        return probability, "unstable"
+    return probability, "stable" if lr < critical.low else "cannot tell"

@@ -1,0 +1,164 @@
+"""What became of a run, fixed before any predictor was fitted: excess loss and the labels of it.
+
+Excess e = (min(final, reference) - best) / (reference - best): the share that was lost of what
+there was to gain. final is the validation loss after the whole schedule; reference that of who
+knows frequencies only (unigram entropy, class prior); best the lowest mean over seeds that any
+learning rate reached in the run's *group*: same size, same budget, same switches. A run that
+stopped being finite has e = 1.
+
+Runs never blow up at small scale: they plateau. So labels are about e, not about spikes or
+infinities, and the level decides the result; headlines are repeated at every one of `LEVELS`.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from foretune.analysis.records.families import LR, settings
+from foretune.analysis.stats.series import SMOOTHING, z_against_before
+
+UNSTABLE: Final = 0.40
+"""Excess above which a run at more than the best learning rate is unstable: the primary label."""
+DEGRADED: Final = 0.10
+"""Excess above which such a run is degraded, if that is more than `SIGMAS` of the seeds too."""
+SIGMAS: Final = 4.0
+LEVELS: Final = (0.10, 0.20, 0.30, 0.40, 0.50)
+"""Excesses at which every headline is repeated."""
+LAST: Final = 0.2
+"""Share of the steps over which a collapsed run's smoothed loss is at the reference or above."""
+SPIKE_WINDOW: Final = 128
+SPIKE_SIGMAS: Final = 6.0
+SPIKY: Final = 0.01
+"""Share of steps with a loss more than `SPIKE_SIGMAS` above the last `SPIKE_WINDOW`: spiky."""
+
+DRAWN: Final = "random-"
+"""Parts of a bank that begin so hold configurations drawn at random, each in a group of its own:
+the search is the group, and its twin at a third of the learning rate says what the rate did."""
+
+
+def excess(final: Any, *, best: Any, reference: Any) -> np.ndarray:
+    """Returns e, in 0..1 (and below 0 where a run beats the best mean); NaN where nothing is known.
+
+    All in nats. ValueError where reference isn't above best: there was nothing to gain.
+    """
+    final, best, reference = (np.asarray(x, float) for x in (final, best, reference))
+    if np.any(reference <= best):
+        raise ValueError(
+            f"reference must be above best, got {float(np.max(best - reference)):.3g} nats below; "
+            f"train longer, or leave this group out."
+        )
+    return (np.minimum(final, reference) - best) / (reference - best)
+
+
+def label_runs(
+    trials: pd.DataFrame, telemetry: pd.DataFrame, *, level: float = UNSTABLE
+) -> pd.DataFrame:
+    """Returns the labels of every run that ended by itself, indexed by run_id.
+
+    trials has the columns of `analysis.records.schema`, and optionally `part`. Columns: `group` (an
+    integer), `n_lrs` (learning rates in the group), `best`, `best_lr`, `excess`, `above` (learning
+    rate above the best), and the labels `unstable` (at `level`), `degraded`, `doomed` (excess above
+    the level whatever the cause), `collapsed`, `spiky`, `healthy` (none of unstable, degraded,
+    doomed, collapsed), and `known`: a drawn configuration without a twin at a third of its rate has
+    no cause, so where it lost more than `DEGRADED` it is neither unstable nor healthy, and
+    predictors aren't scored on it. Runs that were stopped early have no label and no row.
+    """
+    ended = trials[trials["outcome"].isin(["finished", "diverged"])].reset_index(drop=True)
+    drawn = _drawn(ended)
+    group = _groups(ended, drawn)
+    final = ended["final_val_loss"].where(~ended["diverged"], np.inf).to_numpy(float)
+    told = ended.assign(group=group, final=np.fmin(final, ended["reference_loss"]))
+    # Drawn configurations differ in more than seeds: each is a cell of its own.
+    told["cell"] = np.where(drawn, np.arange(len(told)), -1)
+    told = told.merge(_best(told), on="group", how="left")
+    frame = told[["run_id", "group", "n_lrs", "best", "best_lr"]].set_index("run_id")
+    frame["excess"] = excess(told["final"], best=told["best"], reference=told["reference_loss"])
+    frame["above"] = (told[LR] > told["best_lr"] * (1 + 1e-9)).to_numpy()
+    twin_better, has_twin = _twins(told, drawn)
+    past = frame["excess"].to_numpy() > level
+    cause = np.where(drawn, twin_better, frame["above"])
+    sigma = told["size"].map(_seed_sigmas(told)).to_numpy(float)
+    noise = SIGMAS * sigma / (told["reference_loss"] - told["best"]).to_numpy(float)
+    frame["unstable"] = past & cause
+    frame["degraded"] = (frame["excess"] > np.fmax(DEGRADED, noise)) & cause
+    frame["doomed"] = past
+    curves = _curves(ended, telemetry)
+    frame["collapsed"] = ended["diverged"].to_numpy() | curves["collapsed"].to_numpy(bool)
+    frame["spiky"] = curves["spiky"].to_numpy(bool)
+    frame["known"] = ~drawn | has_twin | (frame["excess"].to_numpy() <= DEGRADED)
+    bad = frame[["unstable", "degraded", "doomed", "collapsed"]].any(axis=1)
+    frame["healthy"] = ~bad & frame["known"]
+    return frame
+
+
+def _drawn(trials: pd.DataFrame) -> np.ndarray:
+    parts = trials.get("part", pd.Series("", index=trials.index)).astype(str)
+    return parts.str.startswith(DRAWN).to_numpy()
+
+
+def _groups(trials: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
+    """Numbers the groups: one configuration but for seed and learning rate, or one search."""
+    fields = [name for name in [*settings(trials), "size"] if name != LR]
+    keys = trials[fields].map(str).agg("|".join, axis=1)
+    if drawn.any():
+        keys = keys.where(~drawn, trials["part"].astype(str) if "part" in trials else "")
+    return pd.factorize(keys)[0]
+
+
+def _best(told: pd.DataFrame) -> pd.DataFrame:
+    """The lowest mean over seeds in every group, and the learning rate that reached it."""
+    means = told.groupby(["group", "cell", LR], as_index=False)["final"].mean()
+    best = means.loc[means.groupby("group")["final"].idxmin()]
+    counts = means.groupby("group")[LR].nunique().rename("n_lrs").reset_index()
+    best = best.rename(columns={"final": "best", LR: "best_lr"}).drop(columns="cell")
+    return best.merge(counts, on="group")
+
+
+def _seed_sigmas(told: pd.DataFrame) -> pd.Series:
+    """Standard deviation of the final loss over seeds, pooled over a size's cells up to the best
+    learning rate; NaN where no cell has two seeds."""
+    calm = told[told[LR] <= told["best_lr"] * (1 + 1e-9)]
+    cells = calm.groupby(["size", "group", LR])["final"].agg(["var", "count"]).reset_index()
+    cells = cells[cells["count"] > 1]
+    freedom = cells["count"] - 1
+    sums = (cells["var"] * freedom).groupby(cells["size"]).sum()
+    return np.sqrt(sums / freedom.groupby(cells["size"]).sum())
+
+
+def _twins(told: pd.DataFrame, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the twin at a third of the learning rate ended with a lower loss, and is there."""
+    better, there = np.zeros(len(told), bool), np.zeros(len(told), bool)
+    searched = told[drawn]
+    for _, twins in searched.groupby(["part", "seed", "model.qk_norm"] if len(searched) else []):
+        for index, run in twins.iterrows():
+            near = twins[np.isclose(twins[LR], run[LR] / 3, rtol=0.01)]
+            there[index] = bool(len(near))
+            better[index] = bool(len(near)) and float(near["final"].iloc[0]) < run["final"]
+    return better, there
+
+
+def _curves(trials: pd.DataFrame, telemetry: pd.DataFrame) -> pd.DataFrame:
+    """Whether each run's training loss collapsed or spiked, in the order of trials."""
+    by_run = {run_id: rows["loss"] for run_id, rows in telemetry.groupby("run_id", observed=True)}
+    rows = []
+    for run_id, reference in zip(trials["run_id"], trials["reference_loss"], strict=True):
+        loss = by_run.get(run_id, pd.Series(dtype=float)).dropna()
+        rows.append({"collapsed": _collapsed(loss, reference), "spiky": spike_score(loss) > SPIKY})
+    return pd.DataFrame(rows)
+
+
+def _collapsed(loss: pd.Series, reference: float) -> bool:
+    smooth = loss.rolling(SMOOTHING, min_periods=1).mean()
+    last = smooth.iloc[int((1 - LAST) * len(smooth)) :]
+    return bool(len(last)) and bool((last >= reference).all())
+
+
+def spike_score(loss: pd.Series) -> float:
+    """Share of steps whose loss lies more than 6 deviations above the mean of the 128 before it.
+
+    From the 64th step on, as OLMo-core's monitors do (Groeneveld et al. 2024).
+    """
+    values = loss.to_numpy(float)
+    z = z_against_before(values, window=SPIKE_WINDOW, least=SPIKE_WINDOW // 2)
+    return float((z > SPIKE_SIGMAS).sum() / len(values)) if len(values) else 0.0

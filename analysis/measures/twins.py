@@ -1,0 +1,42 @@
+"""Runs that differ in one fix alone, and what the fix is worth."""
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from foretune.analysis.records.families import LR, settings
+
+WORTH: Final = 0.1
+"""Nats by which a fix must lower the final loss."""
+
+
+FIXES: Final = {"qk-layernorm": "model.qk_norm", "a third of the learning rate": LR}
+"""What is changed in the twin, by the fix's name."""
+
+
+TWIN_RATIO: Final = (2.7, 3.5)
+"""A twin's learning rate is this many times lower: a third, or half a decade."""
+
+
+def twins_of(trials: pd.DataFrame, fix: str) -> pd.DataFrame:
+    """Returns the unfixed runs that have a twin, with `benefit`: nats that the fix was worth.
+
+    trials has `final_val_loss`, `reference_loss` and the config's fields. Losses are capped at the
+    reference.
+    """
+    told = trials.assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
+    field = FIXES[fix]
+    fields = [*settings(told), "seed", "size"]
+    same = [n for n in fields if n != field and told[n].map(repr).nunique() > 1]
+    if field == LR:
+        pairs = told.merge(told[[*same, LR, "final"]], on=same, suffixes=("", "_twin"))
+        pairs = pairs[(pairs[LR] / pairs[f"{LR}_twin"]).between(*TWIN_RATIO)]
+    else:
+        fixed = told[told[field].eq(True)]
+        if fixed.empty:
+            return told.iloc[:0].assign(benefit=pd.Series(dtype=float))
+        pairs = told[told[field].eq(False)].merge(
+            fixed[[*same, "final"]], on=same, suffixes=("", "_twin")
+        )
+    return pairs.assign(benefit=pairs["final"] - pairs["final_twin"]).reset_index(drop=True)

@@ -1,0 +1,5 @@
+"""`python -m foretune`: the command `foretune`."""
+
+from foretune.tuner.cli.main import main
+
+main()

@@ -1,0 +1,49 @@
+"""Commands and settings that tests of finished runs and their files share."""
+
+import re
+import shlex
+
+import pytest
+
+from foretune.tuner.cli.main import main
+from foretune.tuner.config.resolve import resolve
+from foretune.tuner.records.run_json import run_id
+
+SHORT = {
+    "steps": 8,
+    "eval_every": 4,
+    "telemetry_every": 4,
+    "batch_size": 4,
+    "micro_batch_size": 4,
+    "schedule.warmup_steps": 2,
+}
+TEXT = {**SHORT, "model.depth": 1, "data.sequence_length": 16, "data.validation_sequences": 8}
+DIGITS = {**SHORT, "data.name": "digits", "model.image_size": 8}
+
+
+def foretune(capsys, line):
+    """Runs a command line; returns code, stdout and stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(line))
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return end.value.code, out, err
+
+
+def train(out, preset, changes):
+    """Trains a run by the command; returns its folder."""
+    sets = " ".join(f"{name}={value}" for name, value in changes.items())
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(f"train {preset} --out '{out}' --device cpu --set {sets}"))
+    assert end.value.code == 0
+    return out / "runs" / run_id(resolve(preset, overrides=changes))
+
+
+def told(out):
+    """The three losses and the logit difference that the command printed."""
+    losses = re.search(r"trained ([\d.]+) \(recorded ([\d.]+)\), read .* file ([\d.]+)", out)
+    difference = re.search(r"largest logit difference: (\S+) over ([\d,]+) predictions", out)
+    assert losses, out
+    assert difference, out
+    return [*map(float, losses.groups()), float(difference[1])]

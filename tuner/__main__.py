@@ -1,5 +1,0 @@
-"""`python -m tuner`: the command `foretune`."""
-
-from tuner.cli import main
-
-main()

@@ -1,0 +1,104 @@
+"""`foretune backtest`: a finished sweep's runs as the test of both forecasts."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from foretune import analysis
+from foretune.analysis.across_scale.backtest import scale_backtest
+from foretune.analysis.across_scale.backtest_summary import summarise, verdicts
+from foretune.analysis.evaluation.backtest import (
+    EARLY,
+    clusters_of,
+    replay,
+    score_table,
+    with_sweep_loss,
+)
+from foretune.analysis.inside_run.predictors import PREDICTORS
+from foretune.analysis.measures.labels import UNSTABLE, label_runs
+from foretune.analysis.records.families import families
+
+METHOD = "law"
+"""The method of `scale_backtest` whose rows are printed; the files hold all."""
+
+
+def backtest_command(directory: Path, *, share: float = EARLY) -> int:
+    """Scores both forecasts on a sweep that is done; returns the exit code.
+
+    Writes report/backtest_inside.csv and report/backtest_scale.csv. Raises ValueError for a share
+    that is none, and for a sweep without runs that ended by themselves.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"--share must be above 0 and below 1, got {share:g}; 0.05 is usual.")
+    records = analysis.load(directory)
+    trials = records.trials[records.trials["outcome"].isin(["finished", "diverged"])]
+    if trials.empty:
+        raise ValueError(
+            f"a backtest needs runs that ended by themselves, got none in {directory}; resume the "
+            f"sweep first."
+        )
+    out = directory / "report"
+    out.mkdir(exist_ok=True)
+    _inside(trials, records.telemetry, share, out)
+    _across(trials, records.telemetry, out)
+    return 0
+
+
+def _inside(trials: pd.DataFrame, telemetry: pd.DataFrame, share: float, out: Path) -> None:
+    """Every predictor at a share of the steps, on sizes that the shipped model never saw or did."""
+    told = trials.assign(part="sweep").reset_index(drop=True)
+    labels = label_runs(told, telemetry)
+    unstable = labels["unstable"]
+    print(
+        f"Inside a run: {int(unstable.sum())} of {len(told)} runs ended unstable (learning rate "
+        f"above the best, excess above {UNSTABLE:g}); forecasts from {share:.0%} of the steps."
+    )
+    if unstable.all() or not unstable.any():
+        print("cannot tell: ranking needs runs of both kinds; widen the grid of learning rates.")
+        return
+    forecasts = replay(told, with_sweep_loss(told, telemetry), PREDICTORS, share=share)
+    splits = "size " + told.set_index("run_id")["size"].astype(int).astype(str)
+    splits = splits.loc[forecasts.index]
+    table = score_table(forecasts, unstable, splits, clusters_of(told), draws=200)
+    table = table.replace({"split": {"all held out": "all sizes"}})
+    table.to_csv(out / "backtest_inside.csv", index=False)
+    shown = table.pivot(index="predictor", columns="split", values="auroc")
+    order = [*dict.fromkeys(table["split"])]
+    print("AUROC:")
+    print(shown.loc[[*PREDICTORS], order].round(3).to_string())
+    print(f"table: {out / 'backtest_inside.csv'}")
+
+
+def _across(trials: pd.DataFrame, telemetry: pd.DataFrame, out: Path) -> None:
+    """Laws fitted on every set of smaller sizes, held against the larger ones."""
+    tables = []
+    for family in families(trials):
+        sizes = family.trials["size"].nunique()
+        if sizes < 3:
+            print(
+                f"\nAcross scale, {family.label}: cannot tell, a backtest needs three sizes and "
+                f"the sweep has {sizes}."
+            )
+            continue
+        table = scale_backtest(family.trials, telemetry)
+        tables.append(table.assign(family=family.label))
+        print(f"\nAcross scale, {family.label}: median error in decades by factor in N")
+        _say_scale(table)
+    if tables:
+        path = out / "backtest_scale.csv"
+        pd.concat(tables).to_csv(path, index=False)
+        print(f"table: {path}")
+
+
+def _say_scale(table: pd.DataFrame) -> None:
+    errors = summarise(table)
+    ours = errors[errors["method"].eq(METHOD)] if len(errors) else errors
+    if ours.empty:
+        print("cannot tell: no critical learning rate was crossed inside the grid at three sizes.")
+        return
+    columns = ["quantity", "factor", "n", "median_error", "worst_error", "inside", "intervals"]
+    print(ours[columns].round(3).to_string(index=False))
+    calls = verdicts(table)
+    calls = calls[calls["method"].eq(METHOD) & calls["where"].eq("all")]
+    columns = ["quantity", "factor", "n", "cannot_tell", "precision", "recall"]
+    print(calls[columns].round(3).to_string(index=False))

@@ -1,0 +1,144 @@
+"""`foretune coord-check`: whether signals grow with width as theory says; table and picture."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from foretune.analysis.claims.mup_theory import LEVEL, NO_CLAIM, TOLERANCE, UNTOLD, fits, judge
+from foretune.models.nets.parametrize import PARAMETRIZATIONS
+from foretune.tuner.cli.coord_measure import PLAIN, coordinates
+from foretune.tuner.config.assignments import check_distinct
+from foretune.tuner.config.inert import check_effective, without_inert
+from foretune.tuner.config.override import near
+from foretune.tuner.config.resolve import resolve_draw
+from foretune.tuner.config.run import Run
+
+TAKEN = {
+    "parametrization.name": "--parametrization",
+    "model.width": "--widths",
+    "model.size": "--widths",
+    "optimizer.lr": "--lr",
+    "steps": "--steps",
+    "seed": "--seeds",
+}
+"""Fields that options of the command set."""
+IDLE = {
+    "optimizer.decay": "without decay",
+    "optimizer.decay_on": "without decay",
+    "schedule.decay_share": "at a constant rate",
+    "schedule.final_lr": "at a constant rate",
+}
+"""Fields that nothing uses in a coordinate check, and why."""
+
+
+def coord_check(
+    preset: str | Run,
+    *,
+    out: Path,
+    parametrizations: Sequence[str] = tuple(PARAMETRIZATIONS),
+    widths: Sequence[int],
+    steps: int,
+    lr: float,
+    seeds: int,
+    overrides: Mapping[str, Any] | None = None,
+) -> int:
+    """Measures, judges, writes out/coords.csv, slopes.csv and coords.png; returns the exit code.
+
+    0 where everything is as theory says, 1 otherwise. Raises ValueError for bad arguments.
+    """
+    changes = dict(overrides or {})
+    _check(parametrizations, widths, steps, seeds)
+    # The last is one that a base width means something to, if any is.
+    name = max(parametrizations, key=list(PARAMETRIZATIONS).index)
+    asked = {**changes, "parametrization.name": name}
+    paths, run = resolve_draw(preset, overrides=asked, origin={})
+    _check_paths(paths - {"parametrization.name"})
+    check_effective([(paths, run)])
+    run = without_inert(run)
+    torch.set_num_threads(1)
+    table = coordinates(
+        run,
+        parametrizations=parametrizations,
+        widths=widths,
+        steps=steps,
+        lr=lr,
+        seeds=seeds,
+    )
+    judged = judge(table)
+    _write(table, judged, out)
+    print("\n".join(_told(judged, steps, lr)))
+    print(f"coordinates, slopes, picture: {', '.join(str(out / name) for name in FILES)}")
+    return 0 if fits(judged) else 1
+
+
+FILES = ("coords.csv", "slopes.csv", "coords.png")
+
+
+def _check_paths(paths: Iterable[str]) -> None:
+    for path in paths:
+        for fields, why in (
+            (TAKEN, "which {} gives"),
+            (PLAIN, "which is {} in a coordinate check"),
+            (IDLE, "since a coordinate check is {}"),
+        ):
+            if path in fields:
+                raise ValueError(f"--set must leave {path} out, {why.format(fields[path])}.")
+
+
+def _check(
+    parametrizations: Sequence[str],
+    widths: Sequence[int],
+    steps: int,
+    seeds: int,
+) -> None:
+    for name in parametrizations:
+        if name not in PARAMETRIZATIONS:
+            raise ValueError(
+                f"--parametrization must be one of {', '.join(PARAMETRIZATIONS)}, got {name!r}."
+                f"{near(name, PARAMETRIZATIONS)}"
+            )
+    for option, values, least in (
+        ("--parametrization", parametrizations, 1),
+        ("--widths", widths, 2),
+    ):
+        check_distinct(option, values)
+        if len(values) < least:
+            raise ValueError(f"{option} must name {least} or more, got {len(values)}.")
+    for option, value in (("--steps", steps), ("--seeds", seeds)):
+        if value < 1:
+            raise ValueError(f"{option} must be 1 or more, got {value}.")
+
+
+def _write(table: pd.DataFrame, judged: pd.DataFrame, out: Path) -> None:
+    from foretune.analysis.figures.mup_figure import (
+        coordinates_figure,  # Half a second of matplotlib.
+    )
+
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / FILES[0], index=False)
+    judged.to_csv(out / FILES[1], index=False)
+    partial = out / f".coords.{os.getpid()}.png"
+    coordinates_figure(table).savefig(partial, dpi=130)
+    partial.replace(out / FILES[2])
+
+
+def _told(judged: pd.DataFrame, steps: int, lr: float) -> list[str]:
+    """The table as text, and how many verdicts there are of each kind."""
+    lines = [
+        f"Exponents of the width: init at step 0, update and change after {steps} steps at a "
+        f"learning rate of {lr:g}; {LEVEL:.0%} intervals over seeds and blocks",
+        f"as theory: the whole interval within {TOLERANCE:g} of it (a missing rule moves an "
+        f"exponent by 0.5 or 1)",
+    ]
+    for name, own in judged.groupby("parametrization", sort=False):
+        shown = own.drop(columns=["parametrization", "n"])
+        text = shown.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
+        lines += ["", str(name), text]
+    counts = judged.loc[judged["verdict"] != NO_CLAIM, "verdict"].value_counts()
+    cure = "; more --seeds or --widths narrow the intervals" if UNTOLD in counts else ""
+    lines += ["", ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + cure]
+    return lines

@@ -1,0 +1,60 @@
+"""What `--dry-run` prints: the trials and what they cost. Nothing is opened or written."""
+
+from typing import TYPE_CHECKING
+
+from foretune.tuner.config.run import Run
+from foretune.tuner.planning.estimates import estimate_lines
+from foretune.tuner.planning.execution import Execution
+from foretune.tuner.planning.forecast_skip import skips
+from foretune.tuner.planning.optuna_plan import open_plan
+from foretune.tuner.planning.plan import Plan
+from foretune.tuner.planning.run_names import label_runs
+from foretune.tuner.records.run_json import cost, describe
+
+if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
+    from foretune.tuner.planning.optuna_plan import OpenPlan
+
+
+def print_plan(plan: Plan, execution: Execution) -> int:
+    """Prints a plan's trials and their cost; returns the exit code.
+
+    Raises ValueError for what can't run, but for data that isn't there.
+    """
+    drawn = open_plan(plan)
+    if drawn:
+        return _print_draws(drawn, execution)
+    return _print_runs(plan.runs(check_data=False), execution)
+
+
+def _print_runs(runs: list[Run], execution: Execution) -> int:
+    labels = label_runs(runs)
+    facts = _facts(runs)
+    skipped, sentences = skips(facts, execution)
+    for run in facts:
+        name = run["run_id"]
+        mark = "  not to be started" if name in skipped else ""
+        print(f"{name}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[name]}{mark}")
+    for sentence in sentences:
+        print(sentence)
+    begun = [r for r, told in zip(runs, facts, strict=True) if told["run_id"] not in skipped]
+    print("\n".join(estimate_lines(begun)) if begun else "0 trials")
+    return 0
+
+
+def _print_draws(drawn: "OpenPlan", execution: Execution) -> int:
+    """What can be said of runs that aren't drawn yet."""
+    runs, count = drawn.examples(check_data=False), drawn.plan.num_samples
+    for sentence in skips(_facts(runs), execution)[1]:
+        print(f"Of random draws: {sentence}")
+    print("\n".join(drawn.describe()))
+    print(
+        f"{count} trials, which Optuna chooses one after another; if they cost what {len(runs)} "
+        f"random draws do:"
+    )
+    print("\n".join(estimate_lines(runs, trials=count)))
+    return 0
+
+
+def _facts(runs: list[Run]) -> list[dict]:
+    """What `skips` wants to know of each run; the hash of its data is for outcomes alone."""
+    return [{**describe(run), "data_sha256": ""} for run in runs]

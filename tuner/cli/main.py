@@ -1,0 +1,136 @@
+"""The command `foretune`; `python -m tuner` is the same.
+
+Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments, in one sentence; 3
+some trials failed for a reason other than divergence; 130 interrupted; 141 where the reader of its
+output has gone.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import tyro
+
+from foretune.tuner.cli.check_options import coord_check
+from foretune.tuner.cli.record_options import (
+    backtest,
+    collect,
+    export,
+    list_names,
+    predict,
+    report,
+    sync,
+)
+from foretune.tuner.cli.run_options import reproduce, resume, sweep, train
+
+DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
+
+Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments; 3 some trials failed
+for a reason other than divergence; 130 interrupted."""
+
+MANY = (
+    "--set",
+    "--grid",
+    "--intervention",
+    "--sizes",
+    "--check",
+    "--drop",
+    "--at",
+    "--widths",
+    "--parametrization",
+)
+"""Options that take several values, in one go or repeated."""
+
+
+def _submit(command: list[str]) -> Callable[..., int]:
+    def submit(*, address: str = "") -> int:
+        """Runs a foretune command as a Ray job: foretune submit [--address URL] -- COMMAND.
+
+        Its output is streamed, its exit code is passed on, Ctrl-C stops it. The checkout in the
+        current directory is shipped with it.
+
+        Args:
+            address: the head's dashboard, http://HOST:PORT; empty is http://127.0.0.1:8265.
+        """
+        from foretune.tuner.cluster.jobs import submit as submit_job
+
+        if not command:
+            raise ValueError(
+                "submit must be given a command, got none; write it after --, like "
+                "foretune submit -- sweep lr --out DIR."
+            )
+        return submit_job(command, address=address, working_dir=Path.cwd())
+
+    return submit
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "sweep": sweep,
+    "resume": resume,
+    "collect": collect,
+    "report": report,
+    "predict": predict,
+    "backtest": backtest,
+    "export": export,
+    "sync": sync,
+    "coord-check": coord_check,
+    "reproduce": reproduce,
+    "submit": _submit([]),
+    "list": list_names,
+}
+"""Commands by name."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command and exits with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    commands = COMMANDS
+    if arguments[:1] == ["submit"] and "--" in arguments:
+        cut = arguments.index("--")
+        commands = {**COMMANDS, "submit": _submit(arguments[cut + 1 :])}
+        arguments = arguments[:cut]
+    try:
+        try:
+            code = _run(commands, gather(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # As in `foretune list spaces | head -1`.
+        # What is left goes nowhere; the interpreter's own flush would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, prog="foretune", description=DESCRIPTION, args=arguments
+        )
+    except ValueError as error:
+        print(f"foretune: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"foretune: {str(error) or 'Interrupted.'}", file=sys.stderr)
+        return 130
+
+
+def gather(arguments: list[str]) -> list[str]:
+    """Returns the arguments with repeated options of several values joined into one each.
+
+    Otherwise the last `--set` would silently replace the ones before it.
+    """
+    kept: list[str] = []
+    values: dict[str, list[str]] = {}
+    option: str | None = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            option = name if name in MANY else None
+            if option:
+                values.setdefault(option, []).extend([value] if equals else [])
+                continue
+        (values[option] if option else kept).append(argument)
+    return kept + [word for name, words in values.items() for word in (name, *words)]

@@ -1,0 +1,105 @@
+"""One run without Ray: `foretune train`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from foretune.tuner.config.assignments import parse_assignments
+from foretune.tuner.config.resolve import resolve
+from foretune.tuner.config.run import Run
+from foretune.tuner.planning.execution import Execution
+from foretune.tuner.planning.forecast_stop import judge_in, stopper_of
+from foretune.tuner.records.files import MetricsFile, local_path, write_json
+from foretune.tuner.records.journal import holds_sweep, new_folder
+from foretune.tuner.records.run_json import describe, run_id
+from foretune.tuner.training.checkpoint import CHECKPOINT_FILE, checkpoint_step
+from foretune.tuner.training.outcome import Outcome
+from foretune.tuner.training.train import Training
+
+
+def train_one(
+    preset: str,
+    *,
+    out: Path,
+    interventions: Iterable[str] = (),
+    overrides: Iterable[str] = (),
+    size: int | None = None,
+    execution: Execution | None = None,
+    device: str = "auto",
+    threads: int = 1,
+    command: str = "",
+) -> int:
+    """Trains one run into out/runs/<id>/, printing every validation; returns the exit code.
+
+    A finished one keeps its weights there, and nothing to go on from.
+    Goes on from the run's checkpoint where there is one. Of execution the stopper alone is used,
+    with the model that is shipped. Raises ValueError for bad arguments.
+    """
+    changes = parse_assignments(overrides)
+    run = resolve(preset, size=size, interventions=interventions, overrides=changes)
+    if threads < 1:
+        raise ValueError(f"--threads must be 1 or more, got {threads}.")
+    torch.set_num_threads(threads)
+    stop = stopper_of(execution or Execution())
+    directory = _directory(out, run)
+    checkpoint = directory / "checkpoint"
+    step = checkpoint_step(checkpoint)
+    # What may refuse the run comes before its first file.
+    facts = {**describe(run), "command": command}
+    restore = checkpoint if step is not None else None
+    training = Training(run, _nowhere, device=device, restore=restore)
+    facts["data_sha256"] = training.stream.corpus.sha256
+    with new_folder(directory):
+        metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
+        write_json(directory / "run.json", facts)
+    training.sink, training.judge = metrics, judge_in(directory, run, stop)
+    print(f"{facts['n_params']:,} parameters without embedding and head, {run.steps} steps")
+    if stop and training.judge is None:
+        print(f"--stopper forecast cannot tell, so it runs without: {stop.problem(run)}.")
+    try:
+        outcome = _to_the_end(training, checkpoint, metrics)
+    except KeyboardInterrupt:
+        # Nothing to save: Ctrl-C may have come in the middle of an update.
+        print("Interrupted; the same command goes on from the last validation.")
+        return 130
+    finally:
+        metrics.close()
+    write_json(directory / "outcome.json", outcome.record(run_id(run)))
+    if outcome.outcome == "finished":  # And so it can't be asked to go on.
+        (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
+    if outcome.forecast and outcome.forecast["audited"]:
+        print(f"audited, so it ran on: {outcome.forecast['reason']}")
+    print(f"{outcome.outcome}: {outcome.reason}\nrecords: {directory}")
+    return 0
+
+
+def _directory(out: Path, run: Run) -> Path:
+    """Returns the folder of a run; ValueError where it has ended there, or a sweep is there."""
+    if holds_sweep(local_path("--out", out)):
+        raise ValueError(
+            f"--out must not hold a sweep, got {out}, whose records this run would join; name "
+            f"another."
+        )
+    directory = out / "runs" / run_id(run)
+    if (directory / "outcome.json").exists():
+        raise ValueError(f"--out must not hold this run already, got {directory}; name another.")
+    return directory
+
+
+def _nowhere(step: int, row: Mapping[str, float]) -> None:
+    """The sink of a run that has no file yet."""
+    raise AssertionError(f"row {step} has no file")
+
+
+def _to_the_end(training: Training, checkpoint: Path, metrics: MetricsFile) -> Outcome:
+    while training.outcome is None:
+        training.advance()
+        loss = f"{training.val_loss:.4f}" if training.val_loss is not None else "none"
+        print(f"step {training.step:>7}  val_loss {loss}  {training.seconds:.1f} s", flush=True)
+        metrics.flush()  # Before the checkpoint: a kill in between must leave no hole.
+        if training.outcome is None:
+            training.save(checkpoint)
+    if training.outcome.outcome == "finished":
+        training.save_model(checkpoint)
+    return training.outcome

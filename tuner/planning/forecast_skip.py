@@ -1,0 +1,159 @@
+"""Runs that are never begun: the law across sizes of an ended sweep forecasts them unstable.
+
+A law speaks of runs like those that it was fitted on, so a run must share every setting with a
+family of that sweep but learning rate, seed and size. Where none does, or the law cannot tell, the
+run is run.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from foretune import analysis
+from foretune.analysis.records.families import LR, Family, families, is_no_factor
+from foretune.analysis.records.run_files import flatten
+from foretune.tuner.planning.execution import Execution
+from foretune.tuner.training.outcome import Outcome
+
+UNTOLD = ("eval_every", "telemetry_every", "probes")
+"""Fields that change what is measured of a run, not the run."""
+
+
+class SkipRule:
+    """The law of an ended sweep as a rule about single runs, before they begin."""
+
+    def __init__(self, execution: Execution):
+        """Raises ValueError where `skip_from` holds no sweep."""
+        records = analysis.load(execution.skip_from)
+        self._threshold = execution.skip_above
+        self._known = list(families(records.trials))
+
+        @cache
+        def foretell(family: str, n_params: float, lr: float) -> analysis.Prediction:
+            return analysis.predict(records, n_params=n_params, lr=lr, family=family)
+
+        self._foretell = foretell
+
+    def outcome(self, run: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """Returns the outcome.json of a run that isn't to begin, None for one that is.
+
+        run is the content of run.json. Beside it: why the law can't tell, or nothing where it can.
+        """
+        probability, why = self._probability(run)
+        if probability is None:
+            return None, why
+        told = probability > self._threshold
+        return (_outcome(run, probability, self._threshold, why) if told else None), ""
+
+    def _probability(self, run: Mapping[str, Any]) -> tuple[float | None, str]:
+        """The probability that a run is unstable, and the law's reason; None where it can't."""
+        config = flatten(run["config"])
+        differences = [_difference(config, family) for family in self._known]
+        if all(differences):
+            least = min(differences, key=len, default=["its settings"])
+            return None, f"no family of runs there has the same {', '.join(least)}"
+        family = self._known[differences.index([])]
+        prediction = self._foretell(family.label, float(run["n_params"]), float(config[LR]))
+        if prediction.probability is None or not 0 <= prediction.probability <= 1:
+            return None, prediction.reason
+        return prediction.probability, prediction.reason
+
+
+def never_begun(outcome: Mapping[str, Any] | None) -> bool:
+    """Whether an outcome.json is that of a run that a law has kept from beginning."""
+    if outcome is None or outcome["outcome"] != "stopped" or outcome["step"] > 0:
+        return False
+    return bool(outcome.get("forecast"))
+
+
+def skips(
+    runs: list[dict[str, Any]], execution: Execution
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the outcome.json of the runs not to begin, by id, and sentences that tell of them.
+
+    runs are the contents of run.json. ValueError where `skip_from` holds no sweep.
+    """
+    if execution.skip_above >= 1:
+        return {}, []
+    rule = SkipRule(execution)
+    found = {run["run_id"]: rule.outcome(run) for run in runs}
+    outcomes = {name: outcome for name, (outcome, _) in found.items() if outcome}
+    return outcomes, _told(runs, outcomes, [why for _, why in found.values() if why], execution)
+
+
+def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
+    """The fields in which a run differs from what all runs of a family share."""
+    trials = family.trials
+    shared = [
+        name
+        for name in config
+        if name in trials
+        and name not in UNTOLD
+        and not is_no_factor(trials, name)
+        and trials[name].nunique(dropna=False) == 1
+    ]
+    return [name for name in shared if not _same(config[name], trials[name].iloc[0])]
+
+
+def _same(mine: Any, theirs: Any) -> bool:
+    return bool(mine == theirs) or (mine is None and theirs != theirs)
+
+
+def _outcome(
+    run: Mapping[str, Any], probability: float, threshold: float, why: str
+) -> dict[str, Any]:
+    lr = run["config"]["optimizer"]["lr"]
+    reason = (
+        f"skipped before it started: forecast unstable with probability {_likely(probability)} "
+        f"(more than {threshold:g}) at {run['n_params']:,} parameters and learning rate {lr:g}: "
+        f"{why}"
+    )
+    outcome = Outcome(
+        outcome="stopped",
+        step=0,
+        reason=reason,
+        data_sha256=run["data_sha256"],
+        forecast={
+            "probability": probability,
+            "threshold": threshold,
+            "step": 0,
+            "by_step": None,
+            "reason": why,
+            "audited": False,
+        },
+    )
+    times = {"opened": None, "started": None, "ended": time.time()}
+    return {**outcome.record(run["run_id"]), **times}
+
+
+def _likely(probability: float) -> str:
+    """A probability to three digits that never claims certainty."""
+    return "above 0.999" if probability > 0.999 else f"{probability:.3f}"
+
+
+def _told(
+    runs: list[dict[str, Any]],
+    outcomes: Mapping[str, Mapping[str, Any]],
+    untold: list[str],
+    execution: Execution,
+) -> list[str]:
+    told = f"--skip-above {execution.skip_above:g}"
+    sentences = [
+        f"{told} does not start {len(outcomes)} of {len(runs)} runs, which the law of "
+        f"{execution.skip_from} forecasts to be unstable{':' if outcomes else '.'}"
+    ]
+    skipped = [run for run in runs if run["run_id"] in outcomes]
+    for size in sorted({run["size"] or run["n_params"] for run in skipped}):
+        these = [run for run in skipped if (run["size"] or run["n_params"]) == size]
+        rates = sorted({run["config"]["optimizer"]["lr"] for run in these})
+        least = min(outcomes[run["run_id"]]["forecast"]["probability"] for run in these)
+        sentences.append(
+            f"  size {size}: {len(these)} at learning rates "
+            f"{', '.join(f'{rate:g}' for rate in rates)}, the least probability {_likely(least)}"
+        )
+    for why in dict.fromkeys(untold):
+        sentences.append(
+            f"{told} cannot tell for {untold.count(why)} of {len(runs)} runs, which are run: {why}."
+        )
+    return sentences

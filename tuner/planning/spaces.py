@@ -1,0 +1,132 @@
+"""Search spaces by name, and what the command line changes in them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from types import ModuleType
+from typing import Any
+
+from ray.tune.search.sample import Domain, Quantized
+
+from foretune.search_spaces import SPACES
+from foretune.tuner.config.assignments import check_distinct
+from foretune.tuner.config.override import near
+from foretune.tuner.config.resolve import SIZE
+from foretune.tuner.config.run import Run
+from foretune.tuner.config.user_files import load_name
+from foretune.tuner.records.run_json import to_config
+
+Part = Mapping[str, Any]
+"""{dotted field: Ray Tune domain, grid, or a fixed value}."""
+Space = Part | Sequence[Part]
+"""One part, or several of which a sweep runs all: a field's domain can differ between them."""
+DEFAULT_PRESET = "lm-tiny"
+"""What a space's fields are changed in, unless its module has a PRESET."""
+
+
+def named_space(name: str) -> Space:
+    """Returns the space of a name, or of `FILE.py[:NAME]` (NAME is SPACE unless given)."""
+    if name in SPACES:
+        return SPACES[name].SPACE
+    if ".py" in name:
+        found = load_name(name, default="SPACE")
+        return found.SPACE if isinstance(found, ModuleType) else found
+    raise ValueError(
+        f"space must be one of {', '.join(SPACES)} or FILE.py, got {name!r}.{near(name, SPACES)}"
+    )
+
+
+def named_preset(name: str) -> str | Run:
+    """Returns the preset of a space's module: its PRESET, or lm-tiny."""
+    if ".py" in name:
+        module = load_name(f"{name.partition(':')[0]}:__dict__", default="")
+    else:
+        module = vars(SPACES[name]) if name in SPACES else {}
+    preset = module.get("PRESET", DEFAULT_PRESET)
+    if not isinstance(preset, str | Run):
+        raise ValueError(f"PRESET of {name} must be a preset's name or a Run, got {preset!r}.")
+    return preset
+
+
+def narrow(
+    space: Space,
+    *,
+    sizes: Iterable[int] = (),
+    grids: Mapping[str, list[Any]] | None = None,
+    drop: Iterable[str] = (),
+    fixed: Iterable[str] = (),
+) -> list[dict[str, Any]]:
+    """Returns the space's parts with sizes and grids replaced, dropped and fixed fields taken out.
+
+    Raises ValueError for a field to drop that no part holds, and for one named twice.
+    """
+    sizes = list(sizes)
+    check_distinct("--sizes", sizes)
+    new = {path: {"grid_search": values} for path, values in (grids or {}).items()}
+    options = {"--grid": new, "--drop": list(drop), "--set": list(fixed)}
+    if sizes:
+        options["--sizes"] = {SIZE: {"grid_search": sizes}}
+    _check_named_once(options)
+    known = list(dict.fromkeys(path for part in parts_of(space) for path in part))
+    for path in options["--drop"]:
+        if path not in known:
+            raise ValueError(
+                f"--drop must name a field of the space ({', '.join(known)}), got {path!r}."
+                f"{near(path, known)}"
+            )
+    gone = {*options["--drop"], *options["--set"]}
+    replaced = new | options.get("--sizes", {})
+    return [
+        {path: domain for path, domain in part.items() if path not in gone} | replaced
+        for part in parts_of(space)
+    ]
+
+
+def parts_of(space: Space) -> list[Part]:
+    """Returns the parts of a space; ValueError where it has another form."""
+    parts = [space] if isinstance(space, Mapping) else space
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
+        raise ValueError(f"space must be a dict of fields or a list of such dicts, got {space!r}.")
+    for part in parts:
+        if not isinstance(part, Mapping):
+            raise ValueError(f"each part of a space must be a dict of fields, got {part!r}.")
+    return list(parts)
+
+
+def _check_named_once(options: Mapping[str, Iterable[str]]) -> None:
+    """ValueError where one option would quietly undo another."""
+    seen: dict[str, str] = {}
+    for option, paths in options.items():
+        for path in paths:
+            if seen.get(path) == option:
+                raise ValueError(
+                    f"{option} must name a field once, got {path} twice; leave one out."
+                )
+            if path in seen:
+                raise ValueError(
+                    f"{path} must be given by one option, got {seen[path]} and {option}; leave "
+                    f"one out."
+                )
+            seen[path] = option
+
+
+def json_value(value: Any) -> Any:
+    """Returns a value, or a part of a Run, as JSON."""
+    return to_config(value) if is_dataclass(value) else value
+
+
+def describe_space(space: Part) -> dict[str, Any]:
+    """Returns a part of a space as JSON values: grids as lists, domains as text."""
+    return {
+        path: [json_value(value) for value in domain["grid_search"]]
+        if isinstance(domain, Mapping)
+        else (domain_text(domain) if isinstance(domain, Domain) else json_value(domain))
+        for path, domain in space.items()
+    }
+
+
+def domain_text(domain: Domain) -> str:
+    """Returns a domain in words (Ray's own text is an address): `Float(0.001, 0.1) LogUniform`."""
+    sampler, steps = domain.get_sampler(), ""
+    if isinstance(sampler, Quantized):
+        sampler, steps = sampler.get_sampler(), f" in steps of {sampler.q:g}"
+    return f"{type(domain).__name__}{domain.domain_str} {type(sampler).__name__.lstrip('_')}{steps}"

@@ -1,0 +1,201 @@
+"""`foretune reproduce`: runs the sweeps of a claim and writes tables, figures and verdicts."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from foretune import analysis
+from foretune.analysis.claims.answer import Answer
+from foretune.analysis.records.bank import freeze
+from foretune.tuner.config.override import near
+from foretune.tuner.config.run import Run
+from foretune.tuner.planning.estimates import estimate_lines
+from foretune.tuner.planning.execution import Execution
+from foretune.tuner.planning.plan import Plan
+from foretune.tuner.planning.spaces import named_space, narrow
+from foretune.tuner.records.journal import describe_all, enlarge, read_sweep
+from foretune.tuner.reproduce.catalog import REPRODUCTIONS
+from foretune.tuner.reproduce.spec import SCALES, Part, Parts, Reproduction
+from foretune.tuner.sweeps.sweep import resume, sweep_plan
+
+NARROWED = {"model.size", "optimizer.lr"}
+"""Axes that a setting may narrow to one value."""
+WORDS = {True: "holds", False: "does not hold", None: "can't tell at this scale"}
+
+
+def reproduce(
+    names: Sequence[str],
+    *,
+    out: Path,
+    scale: str = "tiny",
+    seeds: int = 3,
+    overrides: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
+    dry_run: bool = False,
+    command: str = "",
+) -> int:
+    """Runs and judges reproductions one after another; returns the exit code.
+
+    Sweeps go to out/<part>; one that is there already goes on where it stopped, so figures that
+    share a sweep run it once, and more seeds are added to it. Raises ValueError for an unknown name
+    or scale, and for a part in out that was planned otherwise.
+    """
+    if not names:
+        raise ValueError("FIGURE must name what to reproduce, got none; see foretune list figures.")
+    chosen = {name: _named(name) for name in names}
+    parts = {name: _parts(each, name, scale) for name, each in chosen.items()}
+    for each in parts.values():
+        for label, part in each.items():
+            _check_overrides(part, label, overrides or {})
+    plans = {
+        label: plan_part(part, label, seeds=seeds, overrides=overrides or {})
+        for each in parts.values()
+        for label, part in each.items()
+    }
+    for name, reproduction in chosen.items():
+        print(f"{name}: {reproduction.question}")
+    if dry_run:
+        return _print_cost(plans)
+    for label, plan in plans.items():
+        _check_same(plan, out / label)
+    code = 0
+    for label, plan in plans.items():
+        print(f"{label} -> {out / label}", flush=True)
+        if (out / label / "sweep.json").exists():
+            _add_seeds(plan, out / label)
+            result = resume(out / label, execution=execution)
+        else:
+            result = sweep_plan(plan, out=out / label, execution=execution, command=command)
+        if result.outcomes.get("unfinished"):
+            print(f"Interrupted; continue with the same command: {command}")
+            return result.exit_code
+        code = max(code, result.exit_code)
+    for name, reproduction in chosen.items():
+        changed = {
+            label: replace(part, overrides={**part.overrides, **(overrides or {})})
+            for label, part in parts[name].items()
+        }
+        _conclude(reproduction, name, changed, out, command)
+    return code
+
+
+def _named(name: str) -> Reproduction:
+    if name not in REPRODUCTIONS:
+        raise ValueError(
+            f"figure must be one of {', '.join(REPRODUCTIONS)}, got {name!r}."
+            f"{near(name, REPRODUCTIONS)}"
+        )
+    return REPRODUCTIONS[name]
+
+
+def _parts(reproduction: Reproduction, name: str, scale: str) -> Parts:
+    if scale not in SCALES:
+        raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
+    if scale not in reproduction.parts:
+        raise ValueError(
+            f"--scale must be one of {', '.join(reproduction.parts)} for {name}, got {scale}: "
+            f"{reproduction.missing}"
+        )
+    return reproduction.parts[scale]
+
+
+def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> None:
+    """ValueError where a setting would make the runs that a sweep compares the same, or others."""
+    named = {path for fields in part.variants.values() for path in fields}
+    if not isinstance(part.space, str):
+        spaces = [part.space] if isinstance(part.space, Mapping) else part.space
+        named |= {path for each in spaces for path in each} if part.variants else set()
+    if "schedule.warmup_steps" in named:
+        named.add("steps")
+    for path in overrides:
+        if path == "seed" or path in named - NARROWED:
+            why = "--seeds chooses it" if path == "seed" else f"the sweep {label} depends on it"
+            raise ValueError(
+                f"--set must leave {path} to the reproduction, got {overrides[path]!r}: {why}; "
+                f"leave it out."
+            )
+
+
+def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:
+    """Returns what one sweep of a reproduction runs."""
+    changes = {**part.overrides, **overrides}
+    own = named_space(part.space) if isinstance(part.space, str) else part.space
+    return Plan(
+        narrow(own, sizes=part.sizes, fixed=changes),
+        name=part.space if isinstance(part.space, str) else label,
+        preset=part.preset,
+        seeds=min(seeds, part.most_seeds or seeds),
+        overrides=changes,
+    )
+
+
+def _check_same(plan: Plan, directory: Path) -> None:
+    """ValueError where a folder holds another sweep than the one that is asked for, but for more or
+    fewer seeds."""
+    if not (directory / "sweep.json").exists():
+        return
+    there, asked = read_sweep(directory), json.loads(json.dumps(plan.describe()))
+    other = [name for name, value in asked.items() if name != "seeds" and there.get(name) != value]
+    if other:
+        raise ValueError(
+            f"{directory} must hold the sweep that is asked for, got one with another "
+            f"{other[0]}; choose another --out."
+        )
+
+
+def _add_seeds(plan: Plan, directory: Path) -> None:
+    """Writes the runs of further seeds into a sweep that was begun with fewer."""
+    there = read_sweep(directory)["seeds"]
+    if plan.seeds > there:
+        added = enlarge(directory, describe_all(plan.runs()), {"seeds": plan.seeds})
+        print(f"{plan.seeds} seeds instead of {there}: {added} more trials")
+    elif plan.seeds < there:
+        print(f"{there} seeds are there, and all of them count")
+
+
+def _print_cost(plans: Mapping[str, Plan]) -> int:
+    runs: list[Run] = []
+    for label, plan in plans.items():
+        part = plan.runs(check_data=False)
+        print(f"{label}: {len(part)} trials")
+        runs += part
+    print("\n".join(estimate_lines(runs)))
+    return 0
+
+
+def _conclude(reproduction: Reproduction, name: str, parts: Parts, out: Path, command: str) -> None:
+    if reproduction.freeze:
+        print(freeze({label: out / label for label in parts}, out / name, command=command))
+        return
+    assert reproduction.judge is not None
+    records = {label: analysis.load(out / label) for label in parts}
+    for stem, answer in reproduction.judge(records, parts).items():
+        _write(answer, stem or name, out)
+
+
+def _write(answer: Answer, stem: str, out: Path) -> None:
+    answer.table.to_csv(out / f"{stem}.csv", index=False)
+    pd.DataFrame([asdict(claim) for claim in answer.claims]).to_csv(
+        out / f"{stem}_claims.csv", index=False
+    )
+    partial = out / f".{stem}.{os.getpid()}.png"
+    answer.figure.savefig(partial, dpi=130)
+    partial.replace(out / f"{stem}.png")
+    print(f"\n{stem}")
+    print(_shown(answer.table).to_string(index=False))
+    for claim in answer.claims:
+        print(f"{WORDS[claim.holds]:>24}  {claim.name}: {claim.sentence}")
+    print(f"table, claims, figure: {out / stem}.csv, {out / stem}_claims.csv, {out / stem}.png")
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with four digits, for the terminal."""
+    shown = table.copy()
+    for name in shown.select_dtypes("float"):
+        shown[name] = shown[name].map(lambda value: f"{value:.4g}")
+    return shown

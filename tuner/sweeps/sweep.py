@@ -1,0 +1,230 @@
+"""A sweep: plan every run, write it down, then run what has no outcome on Ray Tune.
+
+The directory is the journal; `resume` is the second half again.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from foretune import analysis
+from foretune.tuner.cluster.connect import Connection, connect
+from foretune.tuner.cluster.interruption import Interruption
+from foretune.tuner.cluster.storage_probe import probe_storage
+from foretune.tuner.config.run import Run
+from foretune.tuner.planning.execution import Execution
+from foretune.tuner.planning.forecast_skip import SkipRule, skips
+from foretune.tuner.planning.forecast_stop import limits, stopper_of
+from foretune.tuner.planning.optuna_plan import open_plan
+from foretune.tuner.planning.plan import Plan
+from foretune.tuner.planning.spaces import Space
+from foretune.tuner.records.files import check_writable, local_path
+from foretune.tuner.records.journal import (
+    check_new,
+    count_outcomes,
+    describe_all,
+    holds_sweep,
+    new_folder,
+    read_runs,
+    read_sweep,
+    write_down,
+)
+from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versions
+from foretune.tuner.records.run_json import FORMAT
+from foretune.tuner.sweeps.trials import run_trials, scheduler_of
+from foretune.tuner.tracking.sender import MLflowSender, public
+
+if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
+    from foretune.tuner.planning.optuna_draws import Draws
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResult:
+    """What came of a sweep."""
+
+    directory: Path
+    outcomes: Mapping[str, int]
+    """How many runs ended as finished, diverged, stopped, failed; `unfinished` counts the rest."""
+    message: str
+    """What waits for MLflow, or empty."""
+    stalled: str = ""
+    """Why the sweep was ended before its time, or empty."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 some trials failed, 130 interrupted."""
+        if self.outcomes.get("unfinished"):
+            return 130
+        return 3 if self.outcomes.get("failed") else 0
+
+
+def sweep(
+    space: Space,
+    *,
+    out: str | Path,
+    preset: str | Run = "lm-tiny",
+    search: str = "grid",
+    num_samples: int = 1,
+    seeds: int = 1,
+    seed: int = 0,
+    interventions: Iterable[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
+) -> SweepResult:
+    """Runs every run of a space on Ray Tune, each under out/runs/<run_id>.
+
+    The arguments from preset to overrides are those of a `Plan`; see `sweep_plan`.
+    """
+    plan = Plan(
+        space,
+        preset=preset,
+        search=search,
+        num_samples=num_samples,
+        seeds=seeds,
+        seed=seed,
+        interventions=tuple(interventions),
+        overrides=overrides or {},
+    )
+    return sweep_plan(plan, out=out, execution=execution)
+
+
+def sweep_plan(
+    plan: Plan, *, out: str | Path, execution: Execution | None = None, command: str = ""
+) -> SweepResult:
+    """Runs every run of a plan on Ray Tune, each under out/runs/<run_id>.
+
+    command is the command line, for `sweep.json`. A trial that diverges or fails is an outcome.
+    Interrupted (SIGINT, SIGTERM), it returns with `unfinished` counted. Raises ValueError for what
+    can't run, before anything starts, and leaves no directory then.
+    """
+    execution = execution or Execution()
+    directory = local_path("--out", out).resolve()
+    drawn = open_plan(plan)
+    runs = drawn.examples() if drawn else plan.runs()
+    scheduler_of(execution, runs, {})  # For its rules alone, as the next.
+    stopper_of(execution)
+    check_new(directory)  # Now, and again once connected.
+    told = describe_all(runs) if not drawn or execution.skip_above < 1 else []
+    skipped, sentences = skips(told, execution)
+    for sentence in sentences:
+        print(f"{'Of random draws: ' if drawn else ''}{sentence}", flush=True)
+    if drawn:  # Those were examples; what will be there is judged when it is drawn.
+        told, skipped = [], {}
+    facts = {
+        "format": FORMAT,
+        "command": command or "tuner.sweeps.sweep(...)",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **plan.describe(),
+        **({"draws": drawn.to_json()} if drawn else {}),
+        "scheduler": execution.scheduler,
+        "execution": {**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
+        "versions": versions(),
+        "commit": commit(),
+        "machine": machine(),
+        "trials": plan.num_samples if drawn else len(told),
+    }
+    with new_folder(directory), _connection(execution, directory) as connection:
+        write_down(directory, told, facts, skipped)
+        return _execute(directory, execution, connection)
+
+
+def resume(out: str | Path, *, execution: Execution | None = None) -> SweepResult:
+    """Continues the sweep in a directory: runs with an outcome are kept, the rest go on.
+
+    Raises ValueError where the directory holds no sweep, or its runs or text have changed.
+    """
+    directory = Path(out).resolve()
+    facts = read_sweep(directory)
+    execution = execution or Execution(**facts["execution"])
+    check_writable(directory)
+    with _connection(execution, directory) as connection:
+        return _execute(directory, execution, connection)
+
+
+@contextmanager
+def _connection(execution: Execution, directory: Path) -> Iterator[Connection]:
+    with Interruption(lambda: farewell(directory)) as interruption:
+        connection = connect(
+            execution.address,
+            cpus_per_trial=execution.cpus_per_trial,
+            gpus_per_trial=execution.gpus_per_trial,
+            code_root=CODE_ROOT,
+        )
+        interruption.watch(connection.address)
+        try:
+            if not connection.local:
+                probe_storage(directory)
+            yield connection
+        finally:
+            interruption.unwatch()
+            connection.close()
+
+
+def farewell(directory: Path) -> str:
+    """Returns what to tell who has interrupted a sweep."""
+    if not holds_sweep(directory):
+        return "Interrupted before the sweep began."
+    return f"Interrupted; continue with: foretune resume {directory}"
+
+
+def _execute(directory: Path, execution: Execution, connection: Connection) -> SweepResult:
+    lock = FileLock(directory / ".sweep.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"DIR must have one sweep at a time, and another process runs {directory}; wait for it."
+        ) from None
+    with lock:
+        waiting, ended = read_runs(directory)
+        draws = _draws(directory, [*waiting, *ended], execution)
+        sender = MLflowSender(
+            directory, tracking_uri=execution.tracking_uri, experiment=execution.experiment
+        )
+        sender.start()
+        message, stalled = "", ""
+        try:
+            if waiting or (draws and draws.left):
+                stop = stopper_of(execution, directory)
+                runs = draws.examples() if draws else [facts["run"] for facts in waiting]
+                for sentence in limits(stop, runs) if stop else ():
+                    print(f"{'Of random draws: ' if draws else ''}{sentence}", flush=True)
+                stalled = run_trials(
+                    directory,
+                    execution,
+                    connection,
+                    waiting=waiting,
+                    ended=ended,
+                    stop=stop,
+                    listener=sender,
+                    draws=draws,
+                )
+            analysis.collect(directory)
+            for table in ("trials.parquet", "telemetry.parquet"):
+                sender.artifact(directory / table)
+        finally:
+            undrawn = draws.left if draws and not draws.exhausted else 0
+            message = sender.close(interrupted=undrawn > 0)
+    outcomes = count_outcomes(directory)
+    if draws and draws.exhausted:
+        print(draws.exhausted, flush=True)
+    if undrawn:
+        outcomes["unfinished"] = outcomes.get("unfinished", 0) + undrawn
+    return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
+
+
+def _draws(directory: Path, journal: list[dict[str, Any]], execution: Execution) -> "Draws | None":
+    """What draws the runs of a sweep, rebuilt from those that are written down."""
+    facts = read_sweep(directory)
+    if facts.get("search") != "optuna":
+        return None
+    from foretune.tuner.planning.optuna_draws import Draws
+    from foretune.tuner.planning.optuna_plan import OpenPlan
+
+    skip = SkipRule(execution) if execution.skip_above < 1 else None
+    return Draws(directory, OpenPlan.from_json(facts["draws"]), journal, skip=skip)

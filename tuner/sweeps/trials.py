@@ -1,0 +1,244 @@
+"""Runs as trials on Ray Tune: from what waits in a sweep's directory to an outcome for each."""
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from foretune.tuner.cluster.connect import Connection, slots
+from foretune.tuner.cluster.watchdog import Watchdog
+from foretune.tuner.config.run import Run
+from foretune.tuner.planning.execution import Execution
+from foretune.tuner.planning.forecast_stop import ForecastStop
+from foretune.tuner.planning.run_names import label_runs
+from foretune.tuner.records.journal import past_reports
+from foretune.tuner.records.run_json import cost
+from foretune.tuner.sweeps.driver import Driver, Listener
+from foretune.tuner.sweeps.progress import Progress
+from foretune.tuner.sweeps.schedulers import BracketPerGroup, make_scheduler
+from foretune.tuner.sweeps.trainable import RunTrainable, Trial
+from foretune.tuner.sweeps.trial_files import TrialFiles
+
+if TYPE_CHECKING:
+    from foretune.tuner.planning.optuna_draws import Draws
+
+RETRIES = 3
+"""How often a trial goes on from its checkpoint after its worker was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Roster:
+    """The trials that are known so far, by run id; a search adds to them."""
+
+    files: TrialFiles
+    trials: dict[str, Trial]
+    labels: dict[str, str]
+    groups: dict[str, str]
+    """Who compete, in words."""
+
+    def add(self, facts: Mapping[str, Any], label: str) -> None:
+        run_id = facts["run_id"]
+        self.trials[run_id], self.labels[run_id] = self.files.trial(facts), label
+        self.groups[run_id] = competitors(facts["run"], facts["size"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where Tune has its trials from."""
+
+    space: dict[str, Any]
+    searcher: Searcher | None = None
+    count: int = 1
+    at_once: int | None = None
+
+
+def run_trials(
+    directory: Path,
+    execution: Execution,
+    connection: Connection,
+    *,
+    waiting: list[dict[str, Any]],
+    ended: list[dict[str, Any]],
+    stop: ForecastStop | None,
+    listener: Listener,
+    draws: "Draws | None" = None,
+) -> str:
+    """Runs what waits, then what is drawn; returns why the watchdog ended that early, or nothing.
+
+    waiting and ended are what `read_runs` gives. Interrupted (SIGINT, SIGTERM), it returns as well:
+    runs without an outcome say so.
+    """
+    # The longest first: at the end no core waits long for the last trial.
+    waiting = sorted(waiting, key=cost, reverse=True)
+    roster = _roster(_trial_files(directory, execution, stop), [*ended, *waiting], draws)
+    examples = draws.examples() if draws else []
+    scheduler = scheduler_of(
+        execution, [t.run for t in roster.trials.values()] + examples, roster.groups
+    )
+    _replay(scheduler, directory, roster.groups)
+    watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
+    progress = Progress(
+        {facts["run_id"]: cost(facts) for facts in waiting},
+        done=len(ended),
+        to_draw=draws.left if draws else 0,
+    )
+    driver = Driver(
+        directory / "runs",
+        progress=progress,
+        trials=roster.trials,
+        labels=roster.labels,
+        listeners=(listener, draws) if draws else (listener,),
+        stop_reasons=scheduler.reasons if scheduler else {},
+        tick=watchdog.tick,
+    )
+    at_once = max(1, slots(connection, execution.cpus_per_trial, execution.gpus_per_trial))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
+    source = _listed(waiting, execution)
+    if draws:
+        source = _drawn(draws, waiting, roster, progress, execution.max_concurrent or at_once)
+    storage = directory / ".ray"
+    tuner = _tuner(roster.files, source, execution, scheduler, driver, storage)
+    with watchdog, _handlers_back(), suppress(KeyboardInterrupt):
+        tuner.fit()
+    shutil.rmtree(storage, ignore_errors=True)
+    if progress.reader_gone:
+        raise BrokenPipeError
+    return watchdog.reason or ""
+
+
+def _listed(waiting: list[dict[str, Any]], execution: Execution) -> _Source:
+    """What waits, all at once."""
+    names = [facts["run_id"] for facts in waiting]
+    return _Source({"run_id": tune.grid_search(names)}, at_once=execution.max_concurrent or None)
+
+
+def _drawn(
+    draws: "Draws",
+    waiting: list[dict[str, Any]],
+    roster: _Roster,
+    progress: Progress,
+    at_once: int,
+) -> _Source:
+    """What waits, then draws, each as late as can be: only when there is a place to run it."""
+    from foretune.tuner.sweeps.searcher import RunSearcher
+
+    def enter(facts: Mapping[str, Any]) -> None:
+        roster.add(facts, draws.label(facts))
+        progress.drawn(facts["run_id"], cost(facts))
+
+    def skipped(facts: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+        progress.skipped(draws.label(facts), outcome)
+
+    searcher = RunSearcher(draws, waiting, enter=enter, skipped=skipped)
+    return _Source({}, searcher, count=len(waiting) + draws.left, at_once=at_once)
+
+
+def _tuner(
+    files: TrialFiles,
+    source: _Source,
+    execution: Execution,
+    scheduler: BracketPerGroup | None,
+    driver: Driver,
+    storage: Path,
+) -> tune.Tuner:
+    return tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(RunTrainable, trials=files),
+            {"cpu": execution.cpus_per_trial, "gpu": execution.gpus_per_trial},
+        ),
+        param_space=source.space,
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler,
+            search_alg=source.searcher,
+            num_samples=source.count,
+            max_concurrent_trials=source.at_once,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.config["run_id"],
+            trial_dirname_creator=lambda trial: trial.config["run_id"],
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage),
+            callbacks=[driver],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+def _roster(files: TrialFiles, journal: list[dict[str, Any]], draws: "Draws | None") -> _Roster:
+    roster = _Roster(files, {}, {}, {})
+    labels = {} if draws else label_runs([facts["run"] for facts in journal])
+    for facts in journal:
+        roster.add(facts, draws.label(facts) if draws else labels[facts["run_id"]])
+    return roster
+
+
+def _trial_files(directory: Path, execution: Execution, stop: ForecastStop | None) -> TrialFiles:
+    return TrialFiles(
+        runs_dir=str(directory / "runs"),
+        threads=max(1, int(execution.cpus_per_trial)),
+        gpus=execution.gpus_per_trial,
+        checkpoint_seconds=execution.checkpoint_seconds,
+        keep_models=execution.keep_models,
+        stop=stop,
+    )
+
+
+def scheduler_of(
+    execution: Execution, runs: list[Run], groups: Mapping[str, str]
+) -> BracketPerGroup | None:
+    """Returns the scheduler of these runs, or None for none; groups is {run id: who compete}.
+
+    Raises ValueError for settings that don't fit the runs.
+    """
+    return make_scheduler(
+        execution.scheduler,
+        groups=groups,
+        max_steps=max(run.steps for run in runs),
+        grace_steps=execution.grace_steps or min(run.eval_every for run in runs),
+        reduction_factor=execution.reduction_factor,
+    )
+
+
+def competitors(run: Run, size: int) -> str:
+    """Returns the group in which a run competes for survival, in words.
+
+    Sizes don't compete, since larger models win later, and neither do number formats: losses of
+    ternary weights fall late.
+    """
+    q = run.quantization
+    if q.format == "none":
+        return f"size {size}"
+    return f"size {size}, {q.format}{f' {q.scale}' if q.format == 'ternary' else ''}"
+
+
+def _replay(scheduler: BracketPerGroup | None, directory: Path, run_ids: Iterable[str]) -> None:
+    """Tells the scheduler what it would know had this process run the sweep from its start."""
+    if scheduler is not None:
+        for run_id in run_ids:
+            scheduler.replay(run_id, *past_reports(directory / "runs" / run_id))
+
+
+@contextmanager
+def _handlers_back() -> Iterator[None]:
+    """Puts the handlers back that Tune leaves behind; one of them swallows the next Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():  # Nothing can be set there.
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: set by C, out of Python's reach.
+                signal.signal(number, handler)

@@ -1,0 +1,265 @@
+"""Sends what waits in a sweep's directory to MLflow: the part that knows MlflowClient.
+
+Runs in the process of `tuner.tracking.process`; an exception means that the directory keeps what
+waits.
+"""
+
+import contextlib
+import getpass
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from foretune.tuner.tracking.fields import (
+    Metric,
+    end_ms,
+    label,
+    outcome_tags,
+    row_metrics,
+    run_params,
+    start_ms,
+    summary_metrics,
+    sweep_params,
+    sweep_tags,
+    varying_paths,
+)
+from foretune.tuner.tracking.outbox import (
+    Mark,
+    State,
+    artifacts,
+    ended,
+    folders,
+    read_json,
+    read_rows,
+    unread,
+)
+
+LIVE_S = 5.0
+"""Seconds between two sendings of a run that goes on: fewer, larger batches."""
+AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # mlflow.utils.validation: all together, and params.
+STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
+
+
+class Sender:
+    """Sends what waits in a directory through one MlflowClient; raises where MLflow does."""
+
+    def __init__(self, sweep_dir: Path, tracking_uri: str):
+        state = State.load(sweep_dir)
+        assert state is not None, "MLflowSender.start writes it"
+        self.dir, self.state, self.uri = sweep_dir, state, tracking_uri
+        self.calls = 0
+        self.refused: dict[str, str] = {}
+        self.started: dict[str, int] = {}
+        self._certain = False
+        self._sent_at: dict[str, float] = {}
+        self._saved_at = 0.0
+        self._varying: dict[str, str | None] | None = None
+        self._client: Any = None
+
+    def send(self, *, closing: str = "") -> None:
+        """Sends what is due; with a status for the sweep in `closing`, sends all and ends runs."""
+        try:
+            self._connect()
+            for folder in self._due(closing):
+                with self._refusal(folder.name):
+                    self._send_run(folder, closing)
+                self.started.pop(folder.name, None)
+                self._sent_at[folder.name] = time.monotonic()
+                self.save()
+            if closing:
+                self._client.set_terminated(self.state.parent_run_id, closing)
+                self.state.parent_status = closing
+            self._send_artifacts()
+        except Exception:
+            # An answer may be lost: the store is asked what it has before anything is sent again.
+            self._certain = False
+            raise
+
+    def save(self, *, now: bool = False) -> None:
+        """Writes mlflow.json; at most once a second unless `now`."""
+        if now or time.monotonic() - self._saved_at > 1.0:
+            self.state.save(self.dir)
+            self._saved_at = time.monotonic()
+
+    def _connect(self) -> None:
+        from mlflow.tracking import MlflowClient
+
+        state = self.state
+        self._client = self._client or MlflowClient(self.uri)
+        if not state.experiment_id:
+            found = self._client.get_experiment_by_name(state.experiment)
+            state.experiment_id = found.experiment_id if found else self._create_experiment()
+        if not self._certain:
+            self._ask()
+        if not state.parent_run_id:
+            self._create_parent()
+        if state.parent_status == "CREATED":
+            self._log(state.parent_run_id, params=sweep_params(self.dir))
+        elif state.parent_status != "RUNNING":
+            self._client.update_run(state.parent_run_id, "RUNNING")
+            self._log(state.parent_run_id, tags=sweep_tags(self.dir))
+        state.parent_status = "RUNNING"
+
+    def _create_experiment(self) -> str:
+        location = None
+        if self.uri.startswith("sqlite"):  # MLflow would take ./mlruns, wherever it stands.
+            database = self.uri.partition(":///")[2].partition("?")[0]
+            location = (Path(unquote(database)).absolute().parent / "mlartifacts").as_uri()
+        return self._client.create_experiment(self.state.experiment, artifact_location=location)
+
+    def _ask(self) -> None:
+        """Learns from the store what a lost answer or a killed sender did not note down."""
+        state, token = self.state, None
+        ours = f"tags.`foretune.sweep` = '{state.sweep_key}' and attributes.status = 'RUNNING'"
+        while True:
+            page = self._client.search_runs([state.experiment_id], ours, page_token=token)
+            for run in page:
+                run_id = run.data.tags.get("foretune.run_id")
+                if run_id is not None:
+                    state.runs.setdefault(run_id, Mark(run.info.run_id, run.info.start_time))
+                elif not state.parent_run_id:
+                    state.parent_run_id, state.parent_status = run.info.run_id, "CREATED"
+            token = page.token
+            if not token:
+                break
+        for run_id, mark in state.runs.items():
+            if not mark.closed and run_id not in self.refused:
+                with self._refusal(run_id):
+                    history = self._client.get_metric_history(mark.mlflow_run_id, "loss")
+                    mark.step = max([mark.step, *(metric.step for metric in history)])
+        self._certain = True
+
+    def _create_parent(self) -> None:
+        now_ms = int(1000 * time.time())
+        self.state.parent_run_id = self._create_run(sweep_tags(self.dir), self.dir.name, now_ms)
+        self.state.parent_status = "CREATED"
+
+    def _create_run(self, tags: dict[str, str], name: str, started_ms: int) -> str:
+        tags = {**tags, "foretune.sweep": self.state.sweep_key}
+        with contextlib.suppress(OSError, KeyError, ImportError):  # No name in some containers.
+            tags["mlflow.user"] = getpass.getuser()
+        run = self._client.create_run(
+            self.state.experiment_id, start_time=started_ms, tags=tags, run_name=name
+        )
+        return run.info.run_id
+
+    def _due(self, closing: str) -> list[Path]:
+        return [folder for folder in folders(self.dir) if self._is_due(folder, closing)]
+
+    def _is_due(self, folder: Path, closing: str) -> bool:
+        run_id, mark = folder.name, self.state.runs.get(folder.name)
+        if run_id in self.refused:
+            return False
+        if run_id in self.started:
+            return True
+        if mark and mark.closed:
+            return False
+        if ended(folder):
+            return True
+        if not closing and time.monotonic() - self._sent_at.get(run_id, -LIVE_S) < LIVE_S:
+            return False
+        return bool(mark and mark.open) or unread(folder / "metrics.jsonl", mark) > 0
+
+    @contextlib.contextmanager
+    def _refusal(self, run_id: str) -> Iterator[None]:
+        """Sets a run aside that MLflow won't have (deleted, say): it must not hold up others."""
+        try:
+            yield
+        except Exception as error:
+            if not _refuses(error):
+                raise
+            self.refused[run_id] = f"run {run_id}: {why(error, self.uri)}"
+
+    def _send_run(self, folder: Path, closing: str) -> None:
+        outcome = read_json(folder / "outcome.json")
+        ended_ms = end_ms(folder, outcome)
+        mark = self.state.runs.get(folder.name) or self._create_child(folder, outcome)
+        if not mark.open:
+            self._client.update_run(mark.mlflow_run_id, "RUNNING")
+            mark.status, mark.closed = "RUNNING", False
+        more = True
+        while more:
+            rows, place, more = read_rows(folder / "metrics.jsonl", mark)
+            last = outcome if not more else {}
+            self._log(
+                mark.mlflow_run_id,
+                metrics=[m for row in rows for m in row_metrics(row, mark.start_ms)]
+                + summary_metrics(last, ended_ms),
+                params=run_params(folder) if mark.status == "CREATED" else {},
+                tags=outcome_tags(last),
+            )
+            mark.status = "RUNNING"
+            mark.offset, mark.inode, mark.step = place
+        if outcome or closing:
+            status = STATUS[outcome["outcome"]] if outcome else "KILLED"
+            self._client.set_terminated(mark.mlflow_run_id, status, ended_ms)
+            mark.status, mark.closed = status, bool(outcome)
+
+    def _create_child(self, folder: Path, outcome: Mapping[str, Any]) -> Mark:
+        if self._varying is None:
+            self._varying = varying_paths(self.dir)
+        started_ms = self.started.get(folder.name) or start_ms(folder, outcome)
+        tags = {
+            "foretune.kind": "trial",
+            "foretune.run_id": folder.name,
+            "mlflow.parentRunId": self.state.parent_run_id,
+        }
+        name = label(read_json(folder / "run.json"), self._varying)
+        mark = Mark(self._create_run(tags, name, started_ms), started_ms)
+        self.state.runs[folder.name] = mark
+        return mark
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: list[Metric] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Logs in as few calls as MLflow's limits allow."""
+        from mlflow import entities
+
+        metric_list = [entities.Metric(*metric) for metric in metrics or []]
+        param_list = [entities.Param(k, v) for k, v in (params or {}).items()]
+        tag_list = [entities.RunTag(k, v) for k, v in (tags or {}).items()]
+        while metric_list or param_list or tag_list:
+            now = param_list[:PARAMS_AT_ONCE]
+            room = AT_ONCE - len(now) - len(tag_list)
+            self._client.log_batch(
+                run_id, metrics=metric_list[:room], params=now, tags=tag_list, synchronous=True
+            )
+            self.calls += 1
+            metric_list, param_list = metric_list[room:], param_list[PARAMS_AT_ONCE:]
+            tag_list = []
+
+    def _send_artifacts(self) -> None:
+        for name in artifacts(self.dir)[self.state.artifacts_sent :]:
+            path = self.dir / name
+            if path.is_dir():
+                self._client.log_artifacts(self.state.parent_run_id, str(path), path.name)
+            elif path.exists():
+                self._client.log_artifact(self.state.parent_run_id, str(path))
+            self.state.artifacts_sent += 1
+            self.calls += 1
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether MLflow will answer the same the next time: a bad request, not a bad moment."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return False
+    status = error.get_http_status_code()
+    return 400 <= status < 500 and status not in (401, 403, 408, 429)
+
+
+def why(error: Exception, uri: str) -> str:
+    """Returns an error's reason as a phrase; MLflow's own fill a screen and may show a password."""
+    text = str(error).replace(uri.rstrip("/"), "the server")
+    for phrase in ("Connection refused", "Name or service not known", "timed out"):
+        if phrase in text:
+            return phrase.lower()
+    return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"
