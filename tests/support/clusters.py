@@ -31,7 +31,7 @@ def seen_by_worker():
     """What a worker sees of code, folder and environment."""
 
     def look_around():  # nested, so that it travels by value: tests aren't shipped
-        from foretune import foretune
+        import foretune
 
         return {
             "code": foretune.__file__,

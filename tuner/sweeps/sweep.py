@@ -3,6 +3,7 @@
 The directory is the journal; `resume` is the second half again.
 """
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from foretune.tuner.records.journal import (
     write_down,
 )
 from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versions
-from foretune.tuner.records.run_json import FORMAT
+from foretune.tuner.records.run_json import FORMAT, run_id
 from foretune.tuner.sweeps.trials import run_trials, scheduler_of
 from foretune.tuner.tracking.sender import MLflowSender, public
 
@@ -78,7 +79,8 @@ def sweep(
 ) -> SweepResult:
     """Runs every run of a space on Ray Tune, each under out/runs/<run_id>.
 
-    The arguments from preset to overrides are those of a `Plan`; see `sweep_plan`.
+    The arguments from preset to overrides are those of a `Plan`; see `sweep_plan`. The same call
+    again, as in a notebook's cell, goes on with the sweep in out: runs that have ended are kept.
     """
     plan = Plan(
         space,
@@ -90,6 +92,8 @@ def sweep(
         interventions=tuple(interventions),
         overrides=overrides or {},
     )
+    if holds_plan(local_path("--out", out), plan):
+        return resume(out, execution=execution)
     return sweep_plan(plan, out=out, execution=execution)
 
 
@@ -144,6 +148,17 @@ def resume(out: str | Path, *, execution: Execution | None = None) -> SweepResul
     check_writable(directory)
     with _connection(execution, directory) as connection:
         return _execute(directory, execution, connection)
+
+
+def holds_plan(directory: Path, plan: Plan) -> bool:
+    """Whether a directory holds the sweep of just this plan: the same runs, or the same draws."""
+    if not holds_sweep(directory):
+        return False
+    facts, drawn = read_sweep(directory), open_plan(plan)
+    if drawn:
+        return facts.get("draws") == json.loads(json.dumps(drawn.to_json()))
+    there = {path.parent.name for path in (directory / "runs").glob("*/run.json")}
+    return facts["search"] == plan.search and there == {run_id(run) for run in plan.runs()}
 
 
 @contextmanager

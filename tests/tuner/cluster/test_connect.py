@@ -123,10 +123,9 @@ def test_object_stores_are_refused():
         connecting.probe_storage(Path("s3://bucket/sweep"))
 
 
-def test_shipping_leaves_out_sweeps_and_for_a_local_cluster_all_but_the_packages(tmp_path):
-    for package in connecting.PACKAGES:
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").touch()
+def test_shipping_leaves_out_sweeps_and_for_a_local_cluster_all_but_the_package(tmp_path):
+    (tmp_path / connecting.PACKAGE).mkdir()
+    (tmp_path / connecting.PACKAGE / "__init__.py").touch()
     (tmp_path / "out" / "first").mkdir(parents=True)
     (tmp_path / "out" / "first" / "sweep.json").touch()
     (tmp_path / "data").mkdir()
@@ -175,7 +174,7 @@ def test_a_local_cluster_starts_whatever_ray_address_says(monkeypatch, tmp_path)
         assert connection.local
         assert connecting.slots(connection, 0.5, 0) == 2 * (os.cpu_count() or 1)
         seen = seen_by_worker()
-        assert seen["packages"] == sorted(connecting.PACKAGES)
+        assert seen["packages"] == [connecting.PACKAGE]
         assert not seen["code"].startswith(str(ROOT))
         assert seen["folder"] == str(tmp_path)
         assert {seen[name] for name in connecting.THREADS} == {"1"}

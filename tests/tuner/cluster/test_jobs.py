@@ -15,7 +15,7 @@ import pytest
 import requests
 from process_tree import kill_below
 
-from foretune.tuner.cluster.connect import PACKAGES
+from foretune.tuner.cluster.connect import PACKAGE
 from foretune.tuner.cluster.jobs import STOPPED, submit
 
 ROOT = Path(__file__).parents[3]
@@ -123,10 +123,9 @@ def _own_environment(monkeypatch, tmp_path):
 def checkout(tmp_path):
     """A checkout whose command prints, sleeps and exits as told, with a virtual environment."""
     root = tmp_path / "checkout"
-    for package in PACKAGES:
-        (root / package).mkdir(parents=True)
-        (root / package / "__init__.py").touch()
-    (root / "tuner" / "__main__.py").write_text(COMMAND)
+    (root / PACKAGE).mkdir(parents=True)
+    (root / PACKAGE / "__init__.py").touch()
+    (root / PACKAGE / "__main__.py").write_text(COMMAND)
     (root / ".venv").mkdir()
     (root / ".venv" / "large").write_bytes(bytes(1 << 20))
     return root
@@ -154,9 +153,11 @@ def test_the_exit_code_of_the_command_comes_back_and_auto_is_added(head, checkou
 
 def test_a_driver_inside_of_a_job_joins_and_its_workers_import_the_same_copy(head, checkout, capfd):
     url, _ = head
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, checkout / package, dirs_exist_ok=True)
-    (checkout / "tuner" / "__main__.py").write_text(DRIVER)
+    shutil.copytree(ROOT / PACKAGE, checkout / PACKAGE, dirs_exist_ok=True, symlinks=True)
+    for link in (ROOT / PACKAGE).iterdir():
+        if link.is_symlink():
+            shutil.copytree(link, checkout / link.name)
+    (checkout / PACKAGE / "__main__.py").write_text(DRIVER)
     head_commit = committed(checkout)
     assert submit(["driver"], address=url, working_dir=checkout) == 0
     assert f"slots 4 threads 1 same True local False commit {head_commit}" in capfd.readouterr().out
