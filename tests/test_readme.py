@@ -1,7 +1,10 @@
-"""README: its tree names every folder there is, and none that isn't; its links lead somewhere."""
+"""README: its tree names every folder there is, and none that isn't; its links lead somewhere.
+Files that a page of docs names are there, too."""
 
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,3 +40,26 @@ def test_links_and_pictures_are_there():
 def test_every_page_of_docs_is_linked():
     pages = [f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")]
     assert [page for page in pages if f"({page})" not in README] == []
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str
+)
+def test_files_that_a_page_names_are_there(page):
+    named = re.findall(
+        r"`((?:models|analysis|tuner|search_spaces|benchmarks)/[\w/]+\.\w+)`", page.read_text()
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_a_learning_rate_passes_nine_files_at_most():
+    """Those that docs/architecture.md lists, each of which takes it from the one before."""
+    (told,) = re.findall(
+        r"^A learning rate passes .*?\n\n",
+        (ROOT / "docs" / "architecture.md").read_text(),
+        re.M | re.S,
+    )
+    files = re.findall(r"`([\w/]+\.py)`", told)
+    assert files[0].startswith("tuner/cli/")
+    assert files[-1] == "tuner/optim/update_rules.py"
+    assert len(files) == len(set(files)) <= 9
