@@ -5,13 +5,13 @@ depend on the value of another.
 """
 
 from foretune.search_spaces import clipping, interventions, lr, optimizer, precision, random_lr
-from foretune.search_spaces.bitnet import decay as ternary_decay
-from foretune.search_spaces.bitnet import grid as ternary_grid
-from foretune.search_spaces.bitnet import lm as ternary_lm
-from foretune.search_spaces.bitnet import lr as ternary_lr
-from foretune.search_spaces.bitnet import random as ternary_random
-from foretune.search_spaces.bitnet import vision as ternary_vision
-from foretune.search_spaces.bitnet import width as ternary_width
+from foretune.search_spaces.bitnet import decay as bitnet_decay
+from foretune.search_spaces.bitnet import grid as bitnet_grid
+from foretune.search_spaces.bitnet import lm as bitnet_lm
+from foretune.search_spaces.bitnet import lr as bitnet_lr
+from foretune.search_spaces.bitnet import random as bitnet_random
+from foretune.search_spaces.bitnet import vision as bitnet_vision
+from foretune.search_spaces.bitnet import width as bitnet_width
 from foretune.search_spaces.wortsman import (
     attention_logits,
     batch_size,
@@ -50,13 +50,13 @@ SPACES = {
     "pointwise-attention": pointwise_attention,
     "rms-scaled-lr": rms_scaled_lr,
     "interventions": interventions,
-    "ternary-lm": ternary_lm,
-    "ternary-vision": ternary_vision,
-    "ternary-lr": ternary_lr,
-    "ternary-decay": ternary_decay,
-    "ternary-width": ternary_width,
-    "ternary-grid": ternary_grid,
-    "ternary-random": ternary_random,
+    "ternary-lm": bitnet_lm,
+    "ternary-vision": bitnet_vision,
+    "ternary-lr": bitnet_lr,
+    "ternary-decay": bitnet_decay,
+    "ternary-width": bitnet_width,
+    "ternary-grid": bitnet_grid,
+    "ternary-random": bitnet_random,
 }
 """Spaces by name: modules with SPACE, and PRESET where lm-tiny isn't what it is about; the first
 paragraph of a docstring is the question."""

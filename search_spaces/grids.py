@@ -13,9 +13,9 @@ RATES = [3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 """The paper's grid without its lower end, which in short runs measures undertraining."""
 SIZES = [16, 32, 64]
 """Widths at which the instability shows within seconds."""
-PAPER_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
+PUBLISHED_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 """Source A's learning rates (section 2.2)."""
-PAPER_RUNGS = [(256, 3), (512, 3), (512, 6), (768, 12), (1024, 24), (2048, 24), (4096, 24)]
+PUBLISHED_RUNGS = [(256, 3), (512, 3), (512, 6), (768, 12), (1024, 24), (2048, 24), (4096, 24)]
 """Width and depth of models from 2.4M to 4.8B parameters that fit source A's sizes (12 D^2 L)."""
 
 Variants = Mapping[str, Mapping[str, Any]]
@@ -42,8 +42,8 @@ def cross(
 def at_rungs(
     variants: Variants,
     *,
-    rungs: Iterable[tuple[int, int]] = PAPER_RUNGS,
-    rates: Iterable[float] = PAPER_RATES,
+    rungs: Iterable[tuple[int, int]] = PUBLISHED_RUNGS,
+    rates: Iterable[float] = PUBLISHED_RATES,
 ) -> list[dict[str, Any]]:
     """Returns one part per variant and rung: its fields at a width and a depth x learning rates."""
     return [

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from foretune.analysis.figures.canvas import INK, draw_legend, log_y, set_quiet, set_title
 from foretune.analysis.stats.series import smoothed
 from foretune.analysis.wortsman.runs import Runs
-from foretune.analysis.wortsman.styles import Style
+from foretune.analysis.wortsman.styles import Style, variant_styles
 
 LAST: Final = (0.9, 1.0)
 """Shares of the steps that stand for the end of a run."""
@@ -56,9 +56,11 @@ def chosen_rungs(runs: Runs, wanted: Iterable[str] | None, default: Iterable[int
     return names
 
 
-def at_rate(runs: Runs, lr: float) -> Runs:
-    """The runs at one learning rate."""
-    return Runs(runs.trials[np.isclose(runs.trials["lr"], lr)], runs.telemetry, runs.variants)
+def at_nearest_rate(runs: Runs, wanted: float) -> tuple[Runs, float]:
+    """The runs at the rate that `chosen_rate` picks, and that rate."""
+    rate = chosen_rate(runs, wanted)
+    chosen = runs.trials[np.isclose(runs.trials["lr"], rate)]
+    return Runs(chosen, runs.telemetry, runs.variants), rate
 
 
 def traces(runs: Runs, trials: pd.DataFrame, column: str) -> list[pd.DataFrame]:
@@ -68,6 +70,14 @@ def traces(runs: Runs, trials: pd.DataFrame, column: str) -> list[pd.DataFrame]:
     own = runs.telemetry[runs.telemetry["run_id"].isin(trials["run_id"])]
     own = own[["run_id", "step", column]].dropna().rename(columns={column: "value"})
     return [frame[["step", "value"]] for _, frame in own.groupby("run_id")]
+
+
+def variant_lines(
+    runs: Runs, variants: Sequence[str], rung: str, column: str
+) -> list[tuple[str, Style, list[pd.DataFrame]]]:
+    """The lines of a panel: a column of each variant at a rung."""
+    styles = variant_styles(variants)
+    return [(v, styles[v], traces(runs, runs.of(v, rung), column)) for v in variants]
 
 
 def window_means(
@@ -119,8 +129,12 @@ def by_rung(
     return found
 
 
-def differences(left: Mapping[str, pd.Series], right: Mapping[str, pd.Series]) -> dict:
-    """Left minus right of every rung and seed that both have."""
+def differences(
+    runs: Runs, variant: str, reference: str, values: Mapping[str, float] | pd.Series
+) -> dict[str, np.ndarray]:
+    """A number per run (by run_id) of a variant minus the reference's, of every rung and seed that
+    both have."""
+    left, right = (by_rung(runs, v, values) for v in (variant, reference))
     both = {rung: (left[rung] - right[rung]).dropna() for rung in left if rung in right}
     return {rung: values.to_numpy(float) for rung, values in both.items() if len(values)}
 

@@ -39,7 +39,7 @@ from foretune.tuner import train
 from foretune.tuner.config.override import dotted
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.planning.forecast_stop import ForecastStop
-from foretune.tuner.reproduce.catalog import REPRODUCTIONS
+from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.run import plan_part
 
 BANK = Path(__file__).resolve().parents[1] / "bank"
@@ -124,7 +124,7 @@ def cost(record: Record, found: inside.Scored) -> None:
 
 def rerun(record: Record, bank: Bank) -> None:
     """Trains a slice of the bank again and holds it against the records."""
-    part = REPRODUCTIONS["bank"].parts["tiny"]["core"]
+    part = FIGURES["bank"].parts["tiny"]["core"]
     core = bank.trials[bank.trials["part"].eq("core")].set_index([*CELL])
     # By their settings: a field that joined since is part of a run's id, with today's default.
     runs = {

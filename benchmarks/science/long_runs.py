@@ -30,14 +30,14 @@ from foretune.tuner.records.files import MetricsFile, write_json
 from foretune.tuner.records.run_json import describe, from_config, run_id, to_config
 from foretune.tuner.training.train import Training
 
-FIGURES = ("fig3", "fig4", "fig6", "fig12")
+AGAIN = ("fig3", "fig4", "fig6", "fig12")
 SEEDS = {"cpu": 2, "cpu-long": 2, "cuda": 1}
 """Seeds of every run, by kind, which begins with the device."""
 
 
 def scales() -> dict[str, Any]:
     """What runs where: {kind: scale}."""
-    from foretune.tuner.reproduce.wortsman_scales import SMALL, TINY
+    from foretune.tuner.reproduce.wortsman.scales import SMALL, TINY
 
     slow = {"telemetry_every": 25, "telemetry_detail": True}
     cpu = replace(TINY, steps=3000, sizes=(32,), overrides=slow)
@@ -50,14 +50,16 @@ def scales() -> dict[str, Any]:
 
 def sweeps(kind: str) -> dict[str, Any]:
     """The sweeps of the figures at a kind's scale: {name: part}."""
-    from foretune.tuner.reproduce import wortsman_sweeps
+    from foretune.tuner.reproduce.wortsman.gradients import epsilons
+    from foretune.tuner.reproduce.wortsman.output_logits import outputs
+    from foretune.tuner.reproduce.wortsman.weight_decay import decay_forms
 
     scale = scales()[kind]
     longest = kind == "cpu-long"
     high = replace(scale, rates=scale.rates[-2 if longest else -3 :])
-    found = {**wortsman_sweeps.outputs(high), **wortsman_sweeps.decay_forms(scale)}
+    found = {**outputs(high), **decay_forms(scale)}
     if not longest:
-        found |= wortsman_sweeps.epsilons(high)
+        found |= epsilons(high)
     return {
         name: replace(part, overrides={**part.overrides, **scale.overrides})
         for name, part in found.items()
@@ -124,14 +126,14 @@ def judge(directory: Path, *, save: bool) -> int:
     """Prints every claim of the figures at both scales, and draws them."""
     from benchmarks.record import RESULTS, Record
     from foretune import analysis
-    from foretune.tuner.reproduce.catalog import REPRODUCTIONS
+    from foretune.tuner.reproduce.catalog import FIGURES
     from foretune.tuner.reproduce.run import WORDS
 
     record = Record("long_runs")
     for kind in SEEDS:
         parts = sweeps(kind)
-        for figure in FIGURES:
-            mine = {n: parts[n] for n in REPRODUCTIONS[figure].parts["tiny"] if n in parts}
+        for figure in AGAIN:
+            mine = {n: parts[n] for n in FIGURES[figure].parts["tiny"] if n in parts}
             if not mine or not all((directory / kind / name).is_dir() for name in mine):
                 continue
             records = {name: analysis.load(directory / kind / name) for name in mine}
@@ -141,7 +143,7 @@ def judge(directory: Path, *, save: bool) -> int:
                 f"\n{figure}, widths {', '.join(map(str, scale.sizes))}, {scale.steps} steps, "
                 f"{done} runs on {kind}"
             )
-            judged = REPRODUCTIONS[figure].judge
+            judged = FIGURES[figure].judge
             assert judged is not None
             for answer in judged(records, mine).values():
                 answer.figure.savefig(directory / f"{figure}_{kind}.png", dpi=110)

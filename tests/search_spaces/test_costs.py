@@ -8,9 +8,9 @@ import pytest
 
 from foretune import search_spaces
 from foretune.tuner.planning.estimates import estimate
+from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.run import plan_part
-from foretune.tuner.reproduce.wortsman import PAPER
-from foretune.tuner.reproduce.wortsman_scales import SCALE_OF
+from foretune.tuner.reproduce.wortsman.scales import SCALE_OF
 
 COST = re.compile(r"at `(small|paper)` (\d+) trials, ([\d.e]+) FLOP")
 
@@ -43,7 +43,7 @@ def test_the_costs_are_those_of_the_plans(name):
     figure = re.search(r"`foretune reproduce (\w+) --dry-run`", text)
     for scale, (trials, flop) in costs.items():
         if figure:
-            parts = PAPER[figure[1]].parts[scale]
+            parts = FIGURES[figure[1]].parts[scale]
         else:
             variants = module(name).VARIANTS
             parts = {name: SCALE_OF[scale].part(variants)}

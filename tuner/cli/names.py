@@ -8,7 +8,7 @@ from foretune.tuner.config.presets import PRESETS
 from foretune.tuner.config.quantizers import ABOUT as QUANTIZERS_ABOUT
 from foretune.tuner.config.quantizers import QUANTIZERS
 from foretune.tuner.config.tokens import NAMES as DATASETS
-from foretune.tuner.reproduce.catalog import REPRODUCTIONS
+from foretune.tuner.reproduce.catalog import FIGURES
 
 TEXTS = {
     "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
@@ -29,12 +29,12 @@ def list_command(what: str) -> int:
         "quantizers": dict(QUANTIZERS),
         "models": dict(MODELS),
         "datasets": {name: None for name in (*DATASETS, *SOURCES)},
-        "figures": dict(REPRODUCTIONS),
+        "figures": dict(FIGURES),
     }
     about = {
         "datasets": {**TEXTS, **{name: source.about for name, source in SOURCES.items()}},
         "quantizers": QUANTIZERS_ABOUT,
-        "figures": {name: figure.question for name, figure in REPRODUCTIONS.items()},
+        "figures": {name: figure.question for name, figure in FIGURES.items()},
     }.get(what, {})
     for name, thing in families[what].items():
         doc = about.get(name) or (thing.__doc__ or "").strip().split("\n\n")[0]

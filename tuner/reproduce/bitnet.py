@@ -11,7 +11,9 @@ from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.format_cells import quantizer_cells, quantizer_table
 from foretune.analysis.figures.format_figure import quantizer_figure
 from foretune.analysis.records.load import Records
-from foretune.tuner.reproduce.spec import Judge, Part, Parts, Reproduction
+from foretune.tuner.reproduce.figure import Figure, Judge, Part, Parts
+
+SILENT = "the source's abstract gives neither its architectures nor its settings."
 
 Table = Callable[[pd.DataFrame, str], pd.DataFrame]
 Claims = Callable[[pd.DataFrame, str], list[Claim]]
@@ -48,6 +50,22 @@ def _best(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 LM = {"steps": 300}
 LM_SMALL = {"steps": 3000, "batch_size": 64, "micro_batch_size": 64}
+
+
+def _language(
+    question: str,
+    space: str,
+    judge: Judge,
+    sizes: tuple[int, ...] = (),
+) -> Figure:
+    """Returns a claim about language models; `sizes` are those of `small`."""
+    tiny = {"lm": Part(space=space, overrides=LM)}
+    small = {"lm": Part(space=space, sizes=sizes, overrides=LM_SMALL)}
+    return Figure(
+        question=question, parts={"tiny": tiny, "small": small}, missing=SILENT, judge=judge
+    )
+
+
 IMAGES = {"steps": 300, "data.augment": False, "data.validation_images": 1000}
 IMAGES_SMALL = {"steps": 8000, "batch_size": 128, "micro_batch_size": 128, "data.augment": True}
 RESNET, CNN, VIT = (12, 24), (8, 16), (32, 64)
@@ -68,53 +86,40 @@ def _images(preset: str, sizes: tuple[int, ...], overrides: Mapping[str, Any]) -
     )
 
 
-def _lm(space: str, sizes: tuple[int, ...] = ()) -> dict[str, dict[str, Part]]:
-    return {
-        "tiny": {"lm": Part(space=space, overrides=LM)},
-        "small": {"lm": Part(space=space, sizes=sizes, overrides=LM_SMALL)},
-    }
-
-
-SILENT = "the source's abstract gives neither its architectures nor its settings."
-
-TERNARY: dict[str, Reproduction] = {
-    "ternary-lm": Reproduction(
-        question="Do language models in 1.58 bits match full precision, at which width?",
-        parts=_lm("ternary-lm", (128, 192, 256)),
-        missing=SILENT,
-        judge=_each(_best, _by_width),
+LANGUAGE = _language(
+    "Do language models in 1.58 bits match full precision, at which width?",
+    "ternary-lm",
+    _each(_best, _by_width),
+    sizes=(128, 192, 256),
+)
+VISION = Figure(
+    question="Do vision models in 1.58 bits match full precision at the same width?",
+    parts={"tiny": _vision(IMAGES, 400), "small": _vision(IMAGES_SMALL, 8000)},
+    missing=SILENT,
+    judge=_each(_best, _by_width),
+)
+RATE = _language(
+    "Are 1.58-bit models less sensitive to the learning rate?",
+    "ternary-lr",
+    _each(
+        lambda trials, metric: bitnet_claims.sensitivity_by_quantizer(trials),
+        lambda trials, metric: bitnet_claims.lr_claims(trials),
+        x="lr",
     ),
-    "ternary-vision": Reproduction(
-        question="Do vision models in 1.58 bits match full precision at the same width?",
-        parts={"tiny": _vision(IMAGES, 400), "small": _vision(IMAGES_SMALL, 8000)},
-        missing=SILENT,
-        judge=_each(_best, _by_width),
+    sizes=(128, 256),
+)
+DECAY = _language(
+    "Are 1.58-bit models less sensitive to weight decay?",
+    "ternary-decay",
+    _each(
+        lambda trials, metric: bitnet_claims.decay_table(trials),
+        lambda trials, metric: bitnet_claims.decay_claims(trials),
+        x="decay",
     ),
-    "ternary-lr": Reproduction(
-        question="Are 1.58-bit models less sensitive to the learning rate?",
-        parts=_lm("ternary-lr", (128, 256)),
-        missing=SILENT,
-        judge=_each(
-            lambda trials, metric: bitnet_claims.sensitivity_by_quantizer(trials),
-            lambda trials, metric: bitnet_claims.lr_claims(trials),
-            x="lr",
-        ),
-    ),
-    "ternary-decay": Reproduction(
-        question="Are 1.58-bit models less sensitive to weight decay?",
-        parts=_lm("ternary-decay"),
-        missing=SILENT,
-        judge=_each(
-            lambda trials, metric: bitnet_claims.decay_table(trials),
-            lambda trials, metric: bitnet_claims.decay_claims(trials),
-            x="decay",
-        ),
-    ),
-    "ternary-width": Reproduction(
-        question="How much wider must a 1.58-bit language model be to match full precision?",
-        parts=_lm("ternary-width", (64, 128, 256, 512)),
-        missing=SILENT,
-        judge=_each(_best, _needed_width),
-    ),
-}
-"""Reproductions of source B by name."""
+)
+WIDTH = _language(
+    "How much wider must a 1.58-bit language model be to match full precision?",
+    "ternary-width",
+    _each(_best, _needed_width),
+    sizes=(64, 128, 256, 512),
+)

@@ -1,46 +1,55 @@
 """What `foretune reproduce` can run, by name."""
 
-from foretune.search_spaces import forecast_bank
-from foretune.tuner.reproduce.bitnet import TERNARY
-from foretune.tuner.reproduce.spec import DIGITS, SCALES, Part, Reproduction
-from foretune.tuner.reproduce.wortsman import PAPER
+from foretune.tuner.reproduce import bank, bitnet
+from foretune.tuner.reproduce.figure import Figure
+from foretune.tuner.reproduce.wortsman import (
+    attention_logits,
+    best_rate,
+    depth_width,
+    gradients,
+    interventions,
+    output_logits,
+    schedules,
+    weight_decay,
+)
 
-__all__ = ["REPRODUCTIONS", "SCALES", "Part", "Reproduction"]
-
-TELEMETRY = {"telemetry_every": 2}
-BANK_RUN = {"steps": 300, **TELEMETRY}
-
-
-def _bank() -> dict[str, Part]:
-    lm = {
-        "core": Part(space=forecast_bank.CORE, overrides=BANK_RUN),
-        "edge": Part(space=forecast_bank.EDGE, overrides=BANK_RUN),
-        **{
-            f"random-{seed}": Part(space=space, overrides=BANK_RUN, most_seeds=1)
-            for seed, space in forecast_bank.RANDOM.items()
-        },
-        "switches": Part(space=forecast_bank.ONE_AT_A_TIME, overrides=TELEMETRY, most_seeds=1),
-        "cured": Part(space=forecast_bank.CURED, overrides=TELEMETRY, most_seeds=1),
-        "text": Part(space=forecast_bank.TEXT, overrides=BANK_RUN, most_seeds=1),
-        "ternary": Part(space=forecast_bank.TERNARY, overrides=BANK_RUN, most_seeds=2),
-    }
-    images = Part(
-        space=forecast_bank.IMAGES,
-        preset="vit-tiny",
-        overrides={**BANK_RUN, **DIGITS},
-        most_seeds=2,
-    )
-    large = Part(space=forecast_bank.LARGE, overrides=BANK_RUN, most_seeds=1)
-    return {**lm, "images": images, "large": large}
-
-
-REPRODUCTIONS: dict[str, Reproduction] = {
-    **PAPER,
-    **TERNARY,
-    "bank": Reproduction(
-        question="What do runs look like that will become unstable? Records to fit forecasts on.",
-        parts={"tiny": _bank()},
-        freeze=True,
-    ),
+FIGURES: dict[str, Figure] = {
+    "fig1": attention_logits.FIG1,
+    "fig2": attention_logits.FIG2,
+    "fig3": output_logits.FIG3,
+    "fig4": output_logits.FIG4,
+    "fig5": schedules.FIG5,
+    "fig6": weight_decay.FIG6,
+    "fig7": depth_width.FIG7,
+    "fig8": best_rate.FIG8,
+    "fig9": attention_logits.FIG9,
+    "fig10": attention_logits.FIG10,
+    "fig11": gradients.FIG11,
+    "fig12": gradients.FIG12,
+    "fig13": gradients.FIG13,
+    "figC1": gradients.FIG_C1,
+    "figE1": attention_logits.FIG_E1,
+    "figE2": depth_width.FIG_E2,
+    "figE3": depth_width.FIG_E3,
+    "figE4": best_rate.FIG_E4,
+    "figE5": best_rate.FIG_E5,
+    "figE6": attention_logits.FIG_E6,
+    "figE7": schedules.FIG_E7,
+    "figE8": attention_logits.FIG_E8,
+    "figE9": schedules.FIG_E9,
+    "figE10": weight_decay.FIG_E10,
+    "figE11": attention_logits.FIG_E11,
+    "figE12": gradients.FIG_E12,
+    "figE13": gradients.FIG_E13,
+    "figE14": best_rate.FIG_E14,
+    "figE15": gradients.FIG_E15,
+    "epsilon-onset": gradients.EPSILON_ONSET,
+    "interventions": interventions.INTERVENTIONS,
+    "ternary-lm": bitnet.LANGUAGE,
+    "ternary-vision": bitnet.VISION,
+    "ternary-lr": bitnet.RATE,
+    "ternary-decay": bitnet.DECAY,
+    "ternary-width": bitnet.WIDTH,
+    "bank": bank.BANK,
 }
-"""Reproductions by name."""
+"""Source A's figures, then source B's claims, then the bank; a new figure is one line here."""

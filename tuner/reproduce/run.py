@@ -19,8 +19,8 @@ from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import named_space, narrow
 from foretune.tuner.records.journal import describe_all, enlarge, read_sweep
-from foretune.tuner.reproduce.catalog import REPRODUCTIONS
-from foretune.tuner.reproduce.spec import SCALES, Part, Parts, Reproduction
+from foretune.tuner.reproduce.catalog import FIGURES
+from foretune.tuner.reproduce.figure import SCALES, Figure, Part, Parts
 from foretune.tuner.sweeps.sweep import resume, sweep_plan
 
 NARROWED = {"model.size", "optimizer.lr"}
@@ -39,7 +39,7 @@ def reproduce(
     dry_run: bool = False,
     command: str = "",
 ) -> int:
-    """Runs and judges reproductions one after another; returns the exit code.
+    """Runs and judges figures one after another; returns the exit code.
 
     Sweeps go to out/<part>; one that is there already goes on where it stopped, so figures that
     share a sweep run it once, and more seeds are added to it. Raises ValueError for an unknown name
@@ -57,8 +57,8 @@ def reproduce(
         for each in parts.values()
         for label, part in each.items()
     }
-    for name, reproduction in chosen.items():
-        print(f"{name}: {reproduction.question}")
+    for name, figure in chosen.items():
+        print(f"{name}: {figure.question}")
     if dry_run:
         return _print_cost(plans)
     for label, plan in plans.items():
@@ -75,33 +75,32 @@ def reproduce(
             print(f"Interrupted; continue with the same command: {command}")
             return result.exit_code
         code = max(code, result.exit_code)
-    for name, reproduction in chosen.items():
+    for name, figure in chosen.items():
         changed = {
             label: replace(part, overrides={**part.overrides, **(overrides or {})})
             for label, part in parts[name].items()
         }
-        _conclude(reproduction, name, changed, out, command)
+        _conclude(figure, name, changed, out, command)
     return code
 
 
-def _named(name: str) -> Reproduction:
-    if name not in REPRODUCTIONS:
+def _named(name: str) -> Figure:
+    if name not in FIGURES:
         raise ValueError(
-            f"figure must be one of {', '.join(REPRODUCTIONS)}, got {name!r}."
-            f"{near(name, REPRODUCTIONS)}"
+            f"figure must be one of {', '.join(FIGURES)}, got {name!r}.{near(name, FIGURES)}"
         )
-    return REPRODUCTIONS[name]
+    return FIGURES[name]
 
 
-def _parts(reproduction: Reproduction, name: str, scale: str) -> Parts:
+def _parts(figure: Figure, name: str, scale: str) -> Parts:
     if scale not in SCALES:
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
-    if scale not in reproduction.parts:
+    if scale not in figure.parts:
         raise ValueError(
-            f"--scale must be one of {', '.join(reproduction.parts)} for {name}, got {scale}: "
-            f"{reproduction.missing}"
+            f"--scale must be one of {', '.join(figure.parts)} for {name}, got {scale}: "
+            f"{figure.missing}"
         )
-    return reproduction.parts[scale]
+    return figure.parts[scale]
 
 
 def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> None:
@@ -122,7 +121,7 @@ def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> No
 
 
 def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:
-    """Returns what one sweep of a reproduction runs."""
+    """Returns what one sweep of a figure runs."""
     changes = {**part.overrides, **overrides}
     own = named_space(part.space) if isinstance(part.space, str) else part.space
     return Plan(
@@ -168,13 +167,13 @@ def _print_cost(plans: Mapping[str, Plan]) -> int:
     return 0
 
 
-def _conclude(reproduction: Reproduction, name: str, parts: Parts, out: Path, command: str) -> None:
-    if reproduction.freeze:
+def _conclude(figure: Figure, name: str, parts: Parts, out: Path, command: str) -> None:
+    if figure.freeze:
         print(freeze({label: out / label for label in parts}, out / name, command=command))
         return
-    assert reproduction.judge is not None
+    assert figure.judge is not None
     records = {label: analysis.load(out / label) for label in parts}
-    for stem, answer in reproduction.judge(records, parts).items():
+    for stem, answer in figure.judge(records, parts).items():
         _write(answer, stem or name, out)
 
 

@@ -5,7 +5,7 @@ The paper has a panel of curves per setting above, and lines of sensitivity per 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -23,9 +23,12 @@ from foretune.analysis.wortsman.curves.curves import (
     whole,
 )
 from foretune.analysis.wortsman.curves.curves_figure import curves_figure
-from foretune.analysis.wortsman.curves.questions import Question, ask
-from foretune.analysis.wortsman.curves.source_questions import LESS_SENSITIVE
+from foretune.analysis.wortsman.curves.questions import Compare, Question, ask
 from foretune.analysis.wortsman.runs import Variants, gather
+
+LESS_SENSITIVE: Final = Compare(
+    measure="sensitivity", expected="lower", finding="the intervention lowers LR sensitivity"
+)
 
 
 def loss_curves(
@@ -41,11 +44,10 @@ def loss_curves(
 ) -> Answer:
     """The answer of a figure of curves.
 
-    `questions` are asked of each variant against `reference` (the first variant unless given);
-    `source_questions.QUESTIONS` has those of source A's figures. `windows` are learning rates to
-    choose a variant's sensitivity from, the smaller one; `where` keeps runs with these values;
-    `below` names the measures that are drawn against N (of `sensitivity`, `high_side`, `best_loss`,
-    `high_loss`, `best_lr`).
+    `questions` are asked of each variant against `reference` (the first variant unless given).
+    `windows` are learning rates to choose a variant's sensitivity from, the smaller one; `where`
+    keeps runs with these values; `below` names the measures that are drawn against N (of
+    `sensitivity`, `high_side`, `best_loss`, `high_loss`, `best_lr`).
     """
     reference = reference or next(iter(variants))
     if reference not in variants:

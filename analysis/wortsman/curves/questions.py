@@ -69,6 +69,17 @@ class Extrapolate:
 Question = Compare | Trend | TrendDifference | Extrapolate
 
 
+GROWS: Final = (
+    Trend(measure="sensitivity", expected="higher", finding="LR sensitivity grows with N"),
+    Trend(
+        measure="high_side",
+        expected="higher",
+        finding="LR sensitivity grows with N (short runs show it from the best learning rate up)",
+    ),
+)
+"""Source A's main finding, for any figure of curves."""
+
+
 def ask(question: Question, curves: Curves, variants: Sequence[str], reference: str) -> list[Claim]:
     """The claims that answer a question: one per variant, or per variant but the reference."""
     of = {v: [curve for curve in curves if curve.variant == v] for v in variants}

@@ -15,17 +15,14 @@ from foretune.analysis.laws.attenuation import EPSILON
 from foretune.analysis.measures.signal import read_signal
 from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.runs import Runs, Variants, gather, recorded
-from foretune.analysis.wortsman.styles import variant_styles
 from foretune.analysis.wortsman.traces import (
     Panel,
-    at_rate,
+    at_nearest_rate,
     by_run,
-    by_rung,
-    chosen_rate,
     chosen_rungs,
     differences,
     trace_figure,
-    traces,
+    variant_lines,
 )
 
 END: Final = (0.95, 1.0)
@@ -64,19 +61,17 @@ def epsilon_traces(
     gradient = recorded(runs, *GRADIENTS) or GRADIENTS[0]
     cells = read_signal(runs.trials, runs.telemetry, signal=gradient, window=END)
     r = by_run(cells, cells["value"])
-    rate = chosen_rate(runs, lr)
-    at = at_rate(runs, rate)
+    at, rate = at_nearest_rate(runs, lr)
     rungs = chosen_rungs(at, None if rung is None else [str(rung)], (-1,))
     claims = _claims(at, order, reference, rungs, r, rate)
     title = f"{name}: AdamW's epsilon"
     if rungs and math.isfinite(rate):
         title += f" at size {rungs[0]} and learning rate {rate:g}"
-    styles = variant_styles(order)
     panels = [
         Panel(
             f"size {at_size}",
             words,
-            [(v, styles[v], traces(at, at.of(v, at_size), column)) for v in order],
+            variant_lines(at, order, at_size, column),
             log=column == gradient,
             smooth=column == "loss",
         )
@@ -115,8 +110,8 @@ def _claims(
             if kind == "gradient"
             else (LOSS_SEED_SD, "nats", "the final loss")
         )
-        left, right = (by_rung(runs, v, values) for v in (label, reference))
-        parts = {k: v for k, v in differences(left, right).items() if k in rungs}
+        every = differences(runs, label, reference, values)
+        parts = {rung: values for rung, values in every.items() if rung in rungs}
         why = runs.absent or "no seed ran both with that reading"
         return claim(
             f"{words}, epsilon {label} against {reference}",

@@ -28,7 +28,7 @@ from foretune.analysis.wortsman.scaling import (
     slope_in_lr,
     slope_in_n,
 )
-from foretune.analysis.wortsman.traces import at_rate, chosen_rate
+from foretune.analysis.wortsman.traces import at_nearest_rate
 
 FURTHER: Final = 16.0
 """How many times the largest N the gradient is forecast for."""
@@ -62,7 +62,7 @@ def gradient_scale(
     what = f"{kind} of block {layer}" if "_layer" in column else f"{kind} of all blocks"
     claims = _slopes(cells, what, column)
     claims += [_near(cells, what, epsilon), _later(runs, cells, column, what, epsilon, forecast_at)]
-    blocks = by_block(at_rate(runs, chosen_rate(runs, lr)), f"grad_rms_{kind}_layer", END)
+    blocks = by_block(at_nearest_rate(runs, lr)[0], f"grad_rms_{kind}_layer", END)
     levels = {"epsilon": epsilon, "10 epsilon": NEAR * epsilon} if epsilon else {}
     words = "gradient RMS"
     panels = [

@@ -14,17 +14,14 @@ from foretune.analysis.claims.words import cannot_tell, claim
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.runs import Runs, Variants, gather, recorded
-from foretune.analysis.wortsman.styles import variant_styles
 from foretune.analysis.wortsman.traces import (
     Panel,
-    at_rate,
+    at_nearest_rate,
     by_run,
-    by_rung,
-    chosen_rate,
     chosen_rungs,
     differences,
     trace_figure,
-    traces,
+    variant_lines,
 )
 
 LOGIT_SD: Final = 0.1
@@ -51,8 +48,7 @@ def attention_traces(
     cured = cured or runs.variants[-1]
     if cured not in variants:
         raise ValueError(f"cured must be one of {', '.join(variants)}, got {cured!r}; choose one")
-    rate = chosen_rate(runs, lr)
-    own = at_rate(runs, rate)
+    own, rate = at_nearest_rate(runs, lr)
     signal = recorded(own, *LOGITS) or LOGITS[0]
     cells = read_signal(own.trials, own.telemetry, signal=signal)
     logits = by_run(cells, np.log10(cells["value"]))
@@ -81,7 +77,7 @@ def _compared(
         "loss": (LOSS_SEED_SD, "nats", "the final loss"),
         "logit": (LOGIT_SD, "decades", "log10 of the largest attention logit at the end"),
     }[name]
-    parts = differences(by_rung(runs, label, values), by_rung(runs, cured, values))
+    parts = differences(runs, label, cured, values)
     title = f"{words}, {label} against {cured}"
     if not parts:
         why = runs.absent or f"no seed ran both {label} and {cured} with that reading"
@@ -99,14 +95,13 @@ def _compared(
 
 
 def _panels(runs: Runs, rungs: Sequence[str], signal: str) -> list[Panel]:
-    styles = variant_styles(runs.variants)
     panels = []
     for column, words, log in (
         ("loss", "training loss (nats)", False),
         (signal, "largest attention logit", True),
     ):
         for rung in rungs:
-            lines = [(v, styles[v], traces(runs, runs.of(v, rung), column)) for v in runs.variants]
+            lines = variant_lines(runs, runs.variants, rung, column)
             panels.append(Panel(f"size {rung}", words, lines, log=log, smooth=column == "loss"))
     return panels
 

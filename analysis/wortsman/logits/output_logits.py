@@ -13,18 +13,16 @@ from foretune.analysis.claims.intervals import pooled, unknown
 from foretune.analysis.claims.words import HERE, cannot_tell, claim, counted, numbers, told
 from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.runs import Runs, Variants, gather, recorded
-from foretune.analysis.wortsman.styles import variant_styles
 from foretune.analysis.wortsman.traces import (
     LAST,
     Panel,
-    at_rate,
+    at_nearest_rate,
     by_run,
     by_rung,
-    chosen_rate,
     chosen_rungs,
     differences,
     trace_figure,
-    traces,
+    variant_lines,
     window_means,
 )
 
@@ -62,8 +60,7 @@ def output_logit_traces(
         raise ValueError(
             f"reference must be one of {', '.join(variants)}, got {reference!r}; choose one"
         )
-    rate = chosen_rate(runs, lr)
-    own = at_rate(runs, rate)
+    own, rate = at_nearest_rate(runs, lr)
     others = [v for v in runs.variants if v != reference]
     claims = [_drift(own, reference, rate), _late(own, reference, rate)]
     claims += [_held(own, other, reference, rate) for other in others]
@@ -116,7 +113,7 @@ def _held(runs: Runs, variant: str, reference: str, rate: float) -> Claim:
     if recorded(runs, "logits_mean") is None:
         return cannot_tell(name, finding, _lacking(runs, "logits_mean"))
     values = by_run(runs.trials, window_means(runs, runs.trials, "logits_mean"))
-    parts = differences(by_rung(runs, variant, values), by_rung(runs, reference, values))
+    parts = differences(runs, variant, reference, values)
     sd = LOGIT_SD * math.sqrt(2)
     none = unknown(runs.absent or "no seed ran both")
     return claim(
@@ -138,13 +135,12 @@ def _lacking(runs: Runs, column: str) -> str:
 
 
 def _panels(runs: Runs, rungs: list[str]) -> list[Panel]:
-    styles = variant_styles(runs.variants)
     present = [c for c in COLUMNS if recorded(runs, c)] or ["loss"]
     return [
         Panel(
             f"size {rung}",
             COLUMNS[column],
-            [(v, styles[v], traces(runs, runs.of(v, rung), column)) for v in runs.variants],
+            variant_lines(runs, runs.variants, rung, column),
             smooth=column == "loss",
         )
         for rung in rungs

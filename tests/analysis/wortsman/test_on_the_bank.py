@@ -8,10 +8,10 @@ from planted import by_name
 from foretune.analysis.records.bank import read_bank
 from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.curves.loss_curves import loss_curves
-from foretune.analysis.wortsman.curves.source_questions import QUESTIONS
 from foretune.analysis.wortsman.gradients.gradients import gradient_scale
 from foretune.analysis.wortsman.logits.attention_growth import attention_traces
 from foretune.analysis.wortsman.logits.logit_law import logit_law
+from foretune.tuner.reproduce.wortsman.attention_logits import FIG1
 
 TWINS = {"without": {"model.qk_norm": False}, "with": {"model.qk_norm": True}}
 
@@ -28,7 +28,7 @@ def core():
 
 
 def test_figure_1(core):
-    found = by_name(loss_curves(core, TWINS, questions=QUESTIONS["fig1"]))
+    found = by_name(loss_curves(core, TWINS, questions=FIG1.judge.asks))
     assert found["LR sensitivity, with against without"].holds is True
     assert found["the loss at the two highest learning rates, with against without"].holds is True
     assert found["LR sensitivity from the best learning rate up and N, without"].holds is True

@@ -1,4 +1,4 @@
-"""A reproduction runs its sweeps, judges them, and goes on where it stopped."""
+"""A figure's sweeps are run and judged, and go on where they stopped."""
 
 import io
 from contextlib import redirect_stdout
@@ -12,10 +12,9 @@ from foretune.analysis.evaluation.splits import SPLITS, split_runs
 from foretune.analysis.records.bank import read_bank
 from foretune.tuner.config.override import dotted
 from foretune.tuner.records.journal import read_sweep
-from foretune.tuner.reproduce.catalog import REPRODUCTIONS
+from foretune.tuner.reproduce.catalog import FIGURES
+from foretune.tuner.reproduce.figure import SCALES
 from foretune.tuner.reproduce.run import plan_part, reproduce
-from foretune.tuner.reproduce.spec import SCALES
-from foretune.tuner.reproduce.wortsman import PAPER
 from foretune.tuner.tracking.sender import sync
 
 SHORT = {
@@ -28,7 +27,9 @@ SHORT = {
 }
 
 
-TOGETHER = [tuple(PAPER), *((name,) for name in REPRODUCTIONS if name not in PAPER)]
+OTHERS = [name for name in FIGURES if name.startswith("ternary-")] + ["bank"]
+SOURCE_A = [name for name in FIGURES if name not in OTHERS]
+TOGETHER = [tuple(SOURCE_A), *((name,) for name in OTHERS)]
 """Source A's figures share sweeps, so that one call plans each sweep once."""
 
 
@@ -37,10 +38,10 @@ TOGETHER = [tuple(PAPER), *((name,) for name in REPRODUCTIONS if name not in PAP
     [s if s == "tiny" else pytest.param(s, marks=pytest.mark.slow) for s in SCALES],
 )
 @pytest.mark.parametrize("names", TOGETHER)
-def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, scale, capsys):
-    there = [name for name in names if scale in REPRODUCTIONS[name].parts]
+def test_every_figure_can_be_planned_at_each_of_its_scales(names, scale, capsys):
+    there = [name for name in names if scale in FIGURES[name].parts]
     assert not there or reproduce(there, out=None, scale=scale, seeds=1, dry_run=True) == 0
-    labels = {label for name in there for label in REPRODUCTIONS[name].parts[scale]}
+    labels = {label for name in there for label in FIGURES[name].parts[scale]}
     printed = capsys.readouterr().out
     assert {label for label in labels if f"\n{label}: " not in printed} == set()
     assert not there or "FLOP" in printed
@@ -49,14 +50,14 @@ def test_every_reproduction_can_be_planned_at_each_of_its_scales(names, scale, c
 def test_source_as_figures_mean_the_same_sweep_by_the_same_name():
     for scale in SCALES:
         sweeps = {}
-        for figure in PAPER.values():
-            for label, part in figure.parts.get(scale, {}).items():
+        for name in SOURCE_A:
+            for label, part in FIGURES[name].parts.get(scale, {}).items():
                 assert sweeps.setdefault(label, part) == part, label
 
 
 @pytest.fixture(scope="module")
 def reproduced(text, tmp_path_factory):
-    """The arguments of a reproduction that has run once, and what it printed."""
+    """The arguments of a figure that has run once, and what it printed."""
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
     out, told = tmp_path_factory.mktemp("reproduced"), io.StringIO()
     call = {"out": out, "seeds": 1, "overrides": changes, "command": "the command"}
@@ -65,7 +66,7 @@ def reproduced(text, tmp_path_factory):
     return call, told.getvalue()
 
 
-def test_a_reproduction_runs_judges_and_is_continued_by_the_same_call(reproduced, capfd):
+def test_a_figure_is_run_judged_and_continued_by_the_same_call(reproduced, capfd):
     call, first = reproduced
     out = call["out"]
     assert "20/20" in first
@@ -108,9 +109,9 @@ def test_more_seeds_are_added_to_what_is_there_and_fewer_are_no_reason_to_refuse
 
 @pytest.mark.slow
 def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monkeypatch):
-    parts = REPRODUCTIONS["bank"].parts["tiny"]
+    parts = FIGURES["bank"].parts["tiny"]
     few = {"core": replace(parts["core"], overrides={}), "text": parts["text"]}
-    monkeypatch.setitem(REPRODUCTIONS, "bank", replace(REPRODUCTIONS["bank"], parts={"tiny": few}))
+    monkeypatch.setitem(FIGURES, "bank", replace(FIGURES["bank"], parts={"tiny": few}))
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
     assert reproduce(["bank"], out=tmp_path, seeds=1, overrides=changes, command="it") == 0
     assert "frozen in" in capfd.readouterr().out
@@ -123,7 +124,7 @@ def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monke
 
 def test_every_run_of_the_bank_has_a_split_and_searches_have_their_twins():
     rows = []
-    for name, part in REPRODUCTIONS["bank"].parts["tiny"].items():
+    for name, part in FIGURES["bank"].parts["tiny"].items():
         for run in plan_part(part, name, seeds=3, overrides={}).runs():
             rows.append({**dotted(run), "part": name, "size": run.model.width})
     trials = pd.DataFrame(rows)

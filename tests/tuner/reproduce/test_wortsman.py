@@ -15,10 +15,10 @@ from foretune.tuner.config.override import dotted
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.tokens import Data
 from foretune.tuner.data.bigram import bigram_loss
+from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.run import plan_part, reproduce
-from foretune.tuner.reproduce.wortsman import PAPER
-from foretune.tuner.reproduce.wortsman_judges import NOT_COMPARABLE
-from foretune.tuner.reproduce.wortsman_scales import SCALE_OF
+from foretune.tuner.reproduce.wortsman.interventions import NOT_COMPARABLE
+from foretune.tuner.reproduce.wortsman.scales import SCALE_OF
 
 SHORT = {
     "steps": 4,
@@ -28,19 +28,20 @@ SHORT = {
     "data.name": "text",
     "data.validation_sequences": 8,
 }
-FIGURES = [f"fig{n}" for n in range(1, 14)]
+MAIN = [f"fig{n}" for n in range(1, 14)]
 APPENDIX = ["figC1", *(f"figE{n}" for n in range(1, 16))]
+SOURCE_A = [*MAIN, *APPENDIX, "epsilon-onset", "interventions"]
 
 
 def test_every_figure_is_there_at_every_scale():
-    assert list(PAPER) == [*FIGURES, *APPENDIX, "epsilon-onset", "interventions"]
-    for name in (*FIGURES, *APPENDIX):
-        assert PAPER[name].parts.keys() == SCALE_OF.keys()
+    assert list(FIGURES)[: len(SOURCE_A)] == SOURCE_A
+    for name in (*MAIN, *APPENDIX):
+        assert FIGURES[name].parts.keys() == SCALE_OF.keys()
 
 
 @cache
 def _planted_trials(label: str) -> pd.DataFrame:
-    (part, *_) = (f.parts["tiny"][label] for f in PAPER.values() if label in f.parts["tiny"])
+    (part, *_) = (f.parts["tiny"][label] for f in FIGURES.values() if label in f.parts["tiny"])
     runs = plan_part(part, label, seeds=1, overrides={}).runs(check_data=False)
     return pd.DataFrame([{**dotted(run), **planted(i, run)} for i, run in enumerate(runs)])
 
@@ -50,10 +51,10 @@ def planted_trials(label: str) -> pd.DataFrame:
     return _planted_trials(label).copy()
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", SOURCE_A)
 def test_each_run_of_a_sweep_belongs_to_the_variant_that_made_it(name):
     """Every variant has as many runs as its grid, and none is left over."""
-    for label, part in PAPER[name].parts["tiny"].items():
+    for label, part in FIGURES[name].parts["tiny"].items():
         if not part.variants:
             continue
         trials = planted_trials(label)
@@ -82,7 +83,7 @@ def planted(index: int, run) -> dict[str, object]:
 def test_paper_scale_is_the_published_setting():
     runs = [
         run
-        for label, part in PAPER["fig1"].parts["paper"].items()
+        for label, part in FIGURES["fig1"].parts["paper"].items()
         for run in plan_part(part, label, seeds=1, overrides={}).runs(check_data=False)
     ]
     assert {run.steps for run in runs} == {100_000}
@@ -99,7 +100,7 @@ def test_paper_scale_is_the_published_setting():
 
 
 def test_interventions_that_change_what_a_learning_rate_means_are_in_the_table():
-    variants = PAPER["interventions"].parts["tiny"]["interventions"].variants
+    variants = FIGURES["interventions"].parts["tiny"]["interventions"].variants
     assert set(NOT_COMPARABLE) < set(variants)
     assert variants["none"] == {}
     base = resolve("lm-tiny", size=32, overrides={"steps": 300})
@@ -172,17 +173,17 @@ def test_a_setting_that_would_undo_a_comparison_is_refused(names, overrides, sen
 
 @pytest.mark.parametrize(
     "name",
-    [*FIGURES, *(pytest.param(name, marks=pytest.mark.slow) for name in APPENDIX)],
+    [*MAIN, *(pytest.param(name, marks=pytest.mark.slow) for name in APPENDIX)],
 )
 def test_every_judge_knows_the_variants_of_its_sweeps(name):
     """It gets runs without a measured number, and says of every claim that it can't tell."""
-    parts = PAPER[name].parts["tiny"]
+    parts = FIGURES[name].parts["tiny"]
     records = {}
     for label in parts:
         trials = planted_trials(label)
         telemetry = pd.DataFrame({"run_id": trials["run_id"], "step": 0, "loss": 2.0})
         trials["run_id"] = telemetry["run_id"] = label + trials["run_id"]
         records[label] = Records(Path(), {}, trials, telemetry, "")
-    judge = PAPER[name].judge
+    judge = FIGURES[name].judge
     assert judge is not None
     assert judge(records, parts)

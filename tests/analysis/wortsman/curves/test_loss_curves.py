@@ -9,11 +9,13 @@ from planted import RATES, by_name, decades, log_n, noise, records
 from foretune.analysis.wortsman.curves.curves import curves
 from foretune.analysis.wortsman.curves.loss_curves import loss_curves
 from foretune.analysis.wortsman.curves.questions import Compare, Trend, TrendDifference
-from foretune.analysis.wortsman.curves.source_questions import QUESTIONS
 from foretune.analysis.wortsman.runs import gather
+from foretune.tuner.reproduce.catalog import FIGURES
+from foretune.tuner.reproduce.wortsman.judges import Curves
 
 FIXED, BARE = {"model.qk_norm": True}, {"model.qk_norm": False}
 TWINS = {"without": BARE, "with": FIXED}
+QUESTIONS = {n: f.judge.asks for n, f in FIGURES.items() if isinstance(f.judge, Curves)}
 
 
 def bowl(run, *, tilt=0.12, moving=0.0, sd=0.01):

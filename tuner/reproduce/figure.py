@@ -1,4 +1,4 @@
-"""What a reproduction is: the sweeps behind a figure or a claim at each scale, and their judge."""
+"""What a figure is: its question, the sweeps that answer it at each scale, and their judge."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ DIGITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One sweep of a reproduction."""
+    """One sweep of a figure."""
 
     space: str | Space
     """The search space, or the name of one."""
@@ -40,12 +40,12 @@ class Part:
 Parts = Mapping[str, Part]
 """{name of the sweep's directory: sweep}; figures that share a sweep give it the same name."""
 Judge = Callable[[Mapping[str, Records], Parts], Mapping[str, Answer]]
-"""(records by part, parts) -> answers by the name of their files; empty is the reproduction's."""
+"""(records by part, parts) -> answers by the name of their files; empty is the figure's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reproduction:
-    """A question of a source, the sweeps that answer it at each scale, and their judge."""
+class Figure:
+    """A figure or a claim of a source: its question, its sweeps at each scale, and their judge."""
 
     question: str
     parts: Mapping[str, Parts]

@@ -4,13 +4,13 @@
 published setting, which needs C4 and a cluster.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from foretune.search_spaces.grids import (
-    PAPER_RATES,
-    PAPER_RUNGS,
+    PUBLISHED_RATES,
+    PUBLISHED_RUNGS,
     RATES,
     SIZES,
     Variants,
@@ -18,7 +18,10 @@ from foretune.search_spaces.grids import (
     cross,
 )
 from foretune.search_spaces.wortsman import attention_logits
-from foretune.tuner.reproduce.spec import Part
+from foretune.tuner.reproduce.figure import Part, Parts
+
+DETAIL = {"telemetry_every": 5, "telemetry_detail": True}
+"""Telemetry of sweeps whose figures show layers or traces; at `paper` every hundredth step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,11 @@ class Scale:
     rungs: tuple[tuple[int, int], ...] = ()
     """Widths and depths that replace `sizes` where a figure's axis is N."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """Telemetry of layers, at most a thousand times a run."""
+        return {**DETAIL, "telemetry_every": max(5, self.steps // 1000)}
 
     def part(
         self,
@@ -96,7 +104,7 @@ SMALL = Scale(
     depths=(3, 6, 12, 24),
     head_dim=32,
     sequence_length=256,
-    rates=tuple(PAPER_RATES[1:]),
+    rates=tuple(PUBLISHED_RATES[1:]),
     overrides={
         "batch_size": 64,
         "micro_batch_size": 64,
@@ -105,7 +113,7 @@ SMALL = Scale(
         "data.sequence_length": 256,
     },
 )
-PAPER = Scale(
+PUBLISHED = Scale(
     preset="lm-paper",
     steps=100_000,
     batch_size=256,
@@ -114,8 +122,13 @@ PAPER = Scale(
     depths=(3, 6, 12, 24),
     head_dim=64,
     sequence_length=512,
-    rates=tuple(PAPER_RATES),
-    rungs=tuple(PAPER_RUNGS),
+    rates=tuple(PUBLISHED_RATES),
+    rungs=tuple(PUBLISHED_RUNGS),
 )
-SCALE_OF = {"tiny": TINY, "small": SMALL, "paper": PAPER}
+SCALE_OF = {"tiny": TINY, "small": SMALL, "paper": PUBLISHED}
 """Scales by name."""
+
+
+def at_scales(sweeps: Callable[[Scale], Parts], *names: str) -> dict[str, Parts]:
+    """Returns a figure's sweeps at the scales of these names, at all where none is given."""
+    return {name: sweeps(SCALE_OF[name]) for name in names or SCALE_OF}

@@ -1,7 +1,7 @@
 """The table of docs/reproductions.md: every claim that `foretune reproduce` judged in a folder.
 
     foretune reproduce fig1 fig2 ... --out DIR
-    python -m benchmarks.science.reproductions DIR [--write]
+    python -m benchmarks.science.figures DIR [--write]
 
 Prints Markdown: per figure its sweeps with their numbers of runs and seeds, and each claim with its
 verdict. With --write it replaces what is between the marks in docs/reproductions.md.
@@ -17,7 +17,7 @@ import pandas as pd
 
 from foretune import analysis
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
-from foretune.tuner.reproduce.catalog import REPRODUCTIONS
+from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.run import WORDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reproductions.md"
@@ -52,9 +52,9 @@ def claim_files(name: str, directory: Path) -> list[Path]:
 
 def figure_lines(name: str, directory: Path) -> list[str]:
     """Returns the Markdown of a figure that was judged in a folder."""
-    reproduction = REPRODUCTIONS[name]
-    sweeps = [sweep_words(directory / label) for label in reproduction.parts["tiny"]]
-    lines = [f"### `{name}`", "", f"{reproduction.question} From {', '.join(sweeps)}.", ""]
+    figure = FIGURES[name]
+    sweeps = [sweep_words(directory / label) for label in figure.parts["tiny"]]
+    lines = [f"### `{name}`", "", f"{figure.question} From {', '.join(sweeps)}.", ""]
     if name in TABLES:
         lines += TABLES[name](directory / f"{name}.csv")
     lines += ["| verdict | claim |", "|---|---|"]
@@ -129,7 +129,7 @@ def summary(names: list[str], directory: Path) -> list[str]:
     for name in names:
         found = [holds for path in claim_files(name, directory) for holds, _ in claims_of(path)]
         counts = " | ".join(str(found.count(verdict)) for verdict in WORDS)
-        lines.append(f"| [`{name}`](#{name.lower()}) | {REPRODUCTIONS[name].question} | {counts} |")
+        lines.append(f"| [`{name}`](#{name.lower()}) | {FIGURES[name].question} | {counts} |")
     return [*lines, ""]
 
 
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    judged = [n for n in REPRODUCTIONS if (given.directory / f"{n}_claims.csv").exists()]
+    judged = [n for n in FIGURES if (given.directory / f"{n}_claims.csv").exists()]
     lines = summary(judged, given.directory)
     for name in judged:
         lines += figure_lines(name, given.directory)

@@ -1,0 +1,70 @@
+"""How long training and warm-up are, and how large a batch: what each does to sensitivity."""
+
+from foretune.analysis.wortsman.curves.questions import Compare, Question, TrendDifference
+from foretune.search_spaces.wortsman import batch_size, steps, warmup
+from foretune.tuner.reproduce.figure import Figure, Part
+from foretune.tuner.reproduce.wortsman.judges import Curves, lower
+from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
+
+
+def _warmups(scale: Scale) -> dict[str, Part]:
+    return {"warmup": scale.part(warmup.variants(scale.steps))}
+
+
+FIG5 = Figure(
+    question="Does a longer warm-up make training less sensitive to the learning rate?",
+    parts=at_scales(_warmups),
+    judge=Curves(
+        title="Figure 5: warm-up",
+        below=("sensitivity", "high_loss"),
+        asks=(
+            lower("sensitivity", "a longer warm-up lowers LR sensitivity"),
+            lower("best_loss", "a longer warm-up lowers the loss"),
+            lower("high_loss", "a longer warm-up lowers the loss"),
+            TrendDifference(
+                measure="sensitivity",
+                expected="lower",
+                finding="a longer warm-up helps the largest models most",
+            ),
+        ),
+    ),
+)
+
+
+def _same_shape(finding: str) -> tuple[Question, ...]:
+    return (
+        Compare(measure="sensitivity", expected="same", finding=finding),
+        Compare(measure="high_side", expected="same", finding=finding),
+    )
+
+
+def _lengths(scale: Scale) -> dict[str, Part]:
+    return {"steps": scale.part(steps.variants(scale.steps), sizes=scale.few_sizes)}
+
+
+FIG_E7 = Figure(
+    question="Does the number of steps change the sensitivity to the learning rate?",
+    parts=at_scales(_lengths),
+    judge=Curves(
+        title="Figure E.7: number of steps",
+        below=("sensitivity", "high_side"),
+        asks=_same_shape("the shape of the curve does not depend on the number of steps"),
+    ),
+)
+
+
+def _batches(scale: Scale) -> dict[str, Part]:
+    """Batch sizes at equal data."""
+    variants = batch_size.variants(scale.batch_size, scale.steps)
+    return {"batch": scale.part(variants, sizes=scale.few_sizes)}
+
+
+FIG_E9 = Figure(
+    question="Does the batch size change the sensitivity to the learning rate?",
+    parts=at_scales(_batches),
+    judge=Curves(
+        title="Figure E.9: batch size",
+        below=("sensitivity", "high_side"),
+        asks=_same_shape("the shape of the curve does not depend on the batch size"),
+    ),
+)
