@@ -27,6 +27,7 @@ from foretune.search_spaces.wortsman import (
     z_loss,
 )
 from foretune.tuner.config.apply import changed_fields, intervene
+from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.override import dotted
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.reproduce.spec import DIGITS, Part
@@ -173,11 +174,12 @@ def every_intervention(scale: Scale) -> dict[str, Part]:
     base = resolve(scale.preset, size=scale.few_sizes[0], overrides=start)
     before = dotted(base)
     compared: dict[str, dict[str, Any]] = {interventions.NONE: {}}
-    for names in (*interventions.ALONE, *interventions.TOGETHER):
+    for names in (*INTERVENTIONS, *interventions.TOGETHER):
         after = dotted(intervene(base, names.split("+")))
         compared[names] = {field: after[field] for field in changed_fields(before, after)}
     space = {
         **interventions.SPACE,
+        "intervention": tune.grid_search(list(compared)),
         "model.size": scale.few_sizes[0],
         "optimizer.lr": tune.grid_search(list(scale.rates)),
     }
