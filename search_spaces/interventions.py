@@ -13,48 +13,8 @@ from foretune.search_spaces.grids import RATES
 
 NONE = "none"
 """The preset as it is: pre-LayerNorm, warm-up 5 %, independent decay 1e-4, clipping at norm 1."""
-ALONE = [
-    "qk-layernorm",
-    "qk-layernorm-whole",
-    "qkv-norm",
-    "attention-softcap",
-    "logit-softcap",
-    "pointwise-attention",
-    "linear-head-scale",
-    "zero-query",
-    "kappa-normalisation",
-    "sigma-reparam",
-    "rmsnorm",
-    "post-norm",
-    "reordered-norm",
-    "depth-scaling",
-    "mup-simple",
-    "mup-intermediate",
-    "mup-full",
-    "z-loss",
-    "long-warmup",
-    "no-warmup",
-    "linear-schedule",
-    "wsd-schedule",
-    "constant-schedule",
-    "coupled-decay",
-    "no-decay",
-    "decay-matrices",
-    "decay-linear",
-    "small-epsilon",
-    "large-epsilon",
-    "no-clipping",
-    "agc",
-    "adagc",
-    "zclip",
-    "update-clipping",
-    "rms-scaled-lr",
-    "low-qk-lr",
-    "qk-clip",
-    "skip-step",
-    "atan2",
-    "muon",
-]
+EACH = "each"
+"""Every intervention by itself: `tuner.planning.spaces` puts their names here."""
 TOGETHER = [
     "qk-layernorm+long-warmup",
     "qk-layernorm+z-loss",
@@ -72,7 +32,7 @@ TOGETHER = [
     "qk-clip+long-warmup",
 ]
 SPACE = {
-    "intervention": tune.grid_search([NONE, *ALONE, *TOGETHER]),
+    "intervention": tune.grid_search([NONE, EACH, *TOGETHER]),
     "model.size": 64,
     "optimizer.lr": tune.grid_search(RATES),
 }

@@ -1,106 +1,31 @@
-"""What every intervention promises: it changes the settings that it states and nothing else, acts
-first where it states, is no change at zero strength, survives a resume, and composes.
+"""What every row of the table of interventions promises: it changes the settings that it states, it
+acts first where it states, is no change at zero strength, survives a resume, and composes.
 
 How each mechanism computes is checked against independent formulas in tests/models and tests/tuner;
-here every name is held against the same claims.
+here every row is held against the same claims.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, islice
 from pathlib import Path
 
 import pytest
 import torch
 
-from foretune.search_spaces import interventions as space
+from benchmarks.science import intervention_page
+from foretune.search_spaces.interventions import TOGETHER
 from foretune.tuner.config.apply import changed_fields, intervene
+from foretune.tuner.config.intervention import Own
 from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.override import dotted, override
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run
+from foretune.tuner.planning.spaces import named_space
 from foretune.tuner.training.losses import cross_entropy, z_loss
 from foretune.tuner.training.train import Training
 
 torch.set_num_threads(1)
-ROOT = Path(__file__).parents[2]
-
-STATED: dict[str, tuple[str, dict[str, object]]] = {
-    "qk-layernorm": ("forward", {"model.qk_norm": True}),
-    "qk-layernorm-whole": ("forward", {"model.qk_norm": True, "model.qk_norm_span": "width"}),
-    "qkv-norm": ("forward", {"model.qk_norm": True, "model.v_norm": True}),
-    "attention-softcap": ("forward", {"model.attention_softcap": 50.0}),
-    "logit-softcap": ("forward", {"model.logit_softcap": 30.0}),
-    "pointwise-attention": ("forward", {"model.attention": "relu2"}),
-    "linear-head-scale": ("forward", {"model.attention_scale": "linear"}),
-    "zero-query": ("start", {"model.zero_query": True}),
-    "kappa-normalisation": ("forward", {"model.kappa": 10.0}),
-    "sigma-reparam": ("forward", {"model.sigma_reparam": True}),
-    "rmsnorm": ("forward", {"model.norm": "rmsnorm"}),
-    "post-norm": ("forward", {"model.norm_placement": "post"}),
-    "reordered-norm": ("forward", {"model.norm_placement": "reordered"}),
-    "depth-scaling": ("forward", {"parametrization.base_depth": 2}),
-    "mup-simple": ("update", {"parametrization.name": "mup-simple"}),
-    "mup-intermediate": ("start", {"parametrization.name": "mup-intermediate"}),
-    "mup-full": ("start", {"parametrization.name": "mup-full"}),
-    "z-loss": ("gradient", {"loss.z_loss": 1e-4}),
-    "long-warmup": ("update", {"schedule.warmup_steps": 20}),
-    "no-warmup": ("update", {"schedule.warmup_steps": 0}),
-    "linear-schedule": ("later", {"schedule.name": "linear"}),
-    "wsd-schedule": ("later", {"schedule.name": "wsd"}),
-    "constant-schedule": ("later", {"schedule.name": "constant"}),
-    "coupled-decay": ("update", {"optimizer.decay": "coupled", "optimizer.weight_decay": 0.1}),
-    "no-decay": ("update", {"optimizer.weight_decay": 0.0}),
-    "decay-matrices": ("update", {"optimizer.decay_on": "matrices"}),
-    "decay-linear": ("update", {"optimizer.decay_on": "linear"}),
-    "small-epsilon": ("update", {"optimizer.epsilon": 1e-15}),
-    "large-epsilon": ("update", {"optimizer.epsilon": 1e-6}),
-    "no-clipping": ("update", {"optimizer.clip_norm": 0.0}),
-    "agc": ("update", {"optimizer.clip_norm": 0.0, "optimizer.agc": 0.1}),
-    "adagc": ("later", {"optimizer.clip_norm": 0.0, "optimizer.adagc": 1.05}),
-    "zclip": ("update", {"optimizer.clip_norm": 0.0, "optimizer.zclip": 2.5}),
-    "update-clipping": ("later", {"optimizer.update_clip": 1.0}),
-    "rms-scaled-lr": ("update", {"optimizer.lr_scale": "rms"}),
-    "low-qk-lr": ("update", {"optimizer.qk_lr": 0.1}),
-    "qk-clip": ("update", {"optimizer.qk_clip": 100.0}),
-    "skip-step": ("later", {"optimizer.skip_sigma": 6.0}),
-    "atan2": ("update", {"optimizer.name": "adamw-atan2"}),
-    "muon": ("update", {"optimizer.name": "muon"}),
-}
-"""Where a run with it first differs from one without, and every field that it sets."""
-
-NO_DIFFERENCE_BY_ITSELF = {
-    "zclip": {"steps": 80, "optimizer.zclip": 0.2},
-    "skip-step": {"steps": 80, "optimizer.skip_sigma": 0.5},
-    "qk-clip": {"optimizer.qk_clip": 0.1},
-}
-"""What makes those act that only act on something unusual."""
-
-ZERO: dict[str, dict[str, object]] = {
-    "attention-softcap": {"model.attention_softcap": 0.0},
-    "logit-softcap": {"model.logit_softcap": 0.0},
-    "kappa-normalisation": {"model.kappa": 0.0},
-    "depth-scaling": {"parametrization.base_depth": 3},
-    "mup-simple": {"parametrization.base_width": 32},
-    "mup-intermediate": {"parametrization.base_width": 32},
-    "z-loss": {"loss.z_loss": 0.0},
-    "update-clipping": {"optimizer.update_clip": 0.0},
-    "agc": {"optimizer.agc": 0.0, "optimizer.clip_norm": 1.0},
-    "adagc": {"optimizer.adagc": 0.0, "optimizer.clip_norm": 1.0},
-    "zclip": {"optimizer.zclip": 0.0, "optimizer.clip_norm": 1.0},
-    "low-qk-lr": {"optimizer.qk_lr": 1.0},
-    "qk-clip": {"optimizer.qk_clip": 0.0},
-    "skip-step": {"optimizer.skip_sigma": 0.0},
-    "long-warmup": {"schedule.warmup_steps": 4},
-    "no-warmup": {"schedule.warmup_steps": 4},
-    "no-clipping": {"optimizer.clip_norm": 1.0},
-    "no-decay": {"optimizer.weight_decay": 1e-4},
-    "coupled-decay": {"optimizer.decay": "independent", "optimizer.weight_decay": 1e-4},
-    "small-epsilon": {"optimizer.epsilon": 1e-8},
-    "large-epsilon": {"optimizer.epsilon": 1e-8},
-}
-"""The setting at which an intervention that has a strength changes nothing."""
-CHOICES = sorted(STATED.keys() - ZERO.keys())
-"""Those that are on or off; docs/interventions.md lists them."""
+each = pytest.mark.parametrize(("name", "row"), INTERVENTIONS.items(), ids=list(INTERVENTIONS))
 
 
 @pytest.fixture(scope="module")
@@ -174,36 +99,40 @@ def first_difference(one: list[Stage], other: Run, updates: int) -> str:
     return "nowhere"
 
 
-def test_every_intervention_is_held_against_these_claims_and_swept_in_a_space():
-    assert list(INTERVENTIONS) == list(STATED)
-    assert list(INTERVENTIONS) == space.ALONE
-    for names in space.TOGETHER:
-        intervene(resolve("lm-tiny"), names.split("+"))
+def test_all_are_swept_in_their_space_alone_and_some_together():
+    space = named_space("interventions")
+    assert isinstance(space, Mapping)
+    names = space["intervention"]["grid_search"]
+    assert names == ["none", *INTERVENTIONS, *TOGETHER]
+    for together in TOGETHER:
+        intervene(resolve("lm-tiny"), together.split("+"))
 
 
-@pytest.mark.parametrize("name", STATED)
-def test_it_sets_the_fields_that_it_states_and_no_other(name, base):
+@each
+def test_it_changes_every_field_that_it_states_and_no_other(name, row, base):
     before, after = dotted(base), dotted(intervene(base, [name]))
-    assert {field: after[field] for field in changed_fields(before, after)} == STATED[name][1]
+    stated = row.sets(base) if callable(row.sets) else row.sets
+    assert {field: after[field] for field in changed_fields(before, after)} == stated
 
 
-@pytest.mark.parametrize("name", STATED)
-def test_it_acts_first_where_it_states_and_all_before_is_the_same_to_the_bit(name, base, plain):
-    quiet = NO_DIFFERENCE_BY_ITSELF.get(name, {})
-    changed = override(intervene(base, [name]), quiet)
-    updates = MOST_UPDATES if name == "skip-step" else 8
-    assert first_difference(plain, changed, updates) == STATED[name][0]
+@each
+def test_it_acts_first_where_it_states_and_all_before_is_the_same_to_the_bit(
+    name, row, base, plain
+):
+    changed = override(intervene(base, [name]), row.provoked)
+    assert first_difference(plain, changed, MOST_UPDATES) == row.acts
 
 
-@pytest.mark.parametrize("name", ZERO)
+@pytest.mark.parametrize("name", [n for n, row in INTERVENTIONS.items() if row.zero is not None])
 def test_it_is_no_change_at_zero_strength(name, base, plain):
-    run = override(intervene(base, [name]), ZERO[name])
-    assert first_difference(plain, run, 6) == "nowhere"
+    before, zero = dotted(base), INTERVENTIONS[name].zero.items()
+    changes = {path: before[v.path] if isinstance(v, Own) else v for path, v in zero}
+    assert first_difference(plain, override(intervene(base, [name]), changes), 6) == "nowhere"
 
 
-@pytest.mark.parametrize("name", STATED)
-def test_a_resumed_run_goes_on_as_one_that_was_never_interrupted(name, base, tmp_path):
-    changes = {"steps": 8, "schedule.warmup_steps": 2, **NO_DIFFERENCE_BY_ITSELF.get(name, {})}
+@each
+def test_a_resumed_run_goes_on_as_one_that_was_never_interrupted(name, row, base, tmp_path):
+    changes = {"steps": 80 if row.provoked else 8, "schedule.warmup_steps": 2, **row.provoked}
     run = override(intervene(override(base, {"schedule.warmup_steps": 2}), [name]), changes)
     rows: list[tuple[int, dict[str, float]]] = []
 
@@ -262,12 +191,14 @@ def test_what_makes_no_sense_together_is_one_sentence(names, sentence, base):
     assert "\n" not in str(refusal.value)
 
 
-def test_the_page_names_every_intervention_and_which_are_choices_without_a_strength():
-    page = (ROOT / "docs" / "interventions.md").read_text()
-    rows = {
-        cells[0].strip("` "): [cell.strip() for cell in cells]
-        for line in page.splitlines()
-        if line.startswith("| `") and len(cells := line.strip("|").split("|")) >= 4
-    }
-    assert list(rows) == list(INTERVENTIONS)
-    assert sorted(name for name, cells in rows.items() if cells[3] == "none") == CHOICES
+def test_the_page_has_the_table_of_the_rows():
+    """If not: python -m benchmarks.science.intervention_page --write."""
+    page = intervention_page.PAGE.read_text()
+    begin, end = intervention_page.BEGIN, intervention_page.END
+    assert f"{begin}\n{intervention_page.table()}{end}" in page
+
+
+def test_a_row_says_what_it_does_in_a_sentence_and_who_proposed_it_without_breaking_a_table():
+    for name, row in INTERVENTIONS.items():
+        assert row.about.endswith("."), name
+        assert not set("|\n") & set(row.about + row.source), name

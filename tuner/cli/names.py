@@ -34,6 +34,7 @@ def list_command(what: str) -> int:
     about = {
         "datasets": {**TEXTS, **{name: source.about for name, source in SOURCES.items()}},
         "quantizers": QUANTIZERS_ABOUT,
+        "interventions": {name: row.about for name, row in INTERVENTIONS.items()},
         "figures": {name: figure.question for name, figure in FIGURES.items()},
     }.get(what, {})
     for name, thing in families[what].items():

@@ -1,256 +1,281 @@
-"""Named changes meant to alter stability: each a function Run -> Run.
+"""Interventions by name: changes of a run that are meant to alter its stability.
 
-The mechanism is a typed field where it acts (the model, the optimizer, the loss, the schedule, the
-parametrisation); an intervention only names a setting of it. To add one, write a function here and
-a line in `INTERVENTIONS`. Source A is Wortsman et al. 2023 (arXiv 2309.14322).
+To add one, write a row here: `foretune list interventions`, the space `interventions`, the table in
+docs/interventions.md (`python -m benchmarks.science.intervention_page --write`) and the tests
+follow. Source A is Wortsman et al. 2023 (arXiv 2309.14322).
 """
 
-from collections.abc import Callable
-
-from foretune.tuner.config.override import override
+from foretune.tuner.config.intervention import Intervention, Own
 from foretune.tuner.config.run import Run
 
 
-def qk_layernorm(run: Run) -> Run:
-    """LayerNorm on q and k of every head, which bounds the attention logits (source A)."""
-    return override(run, {"model.qk_norm": True})
-
-
-def qk_layernorm_whole(run: Run) -> Run:
-    """LayerNorm on all of q and all of k at once, before they are split into heads."""
-    return override(run, {"model.qk_norm": True, "model.qk_norm_span": "width"})
-
-
-def qkv_norm(run: Run) -> Run:
-    """LayerNorm on q, k and v of every head (Rybakov et al. 2024)."""
-    return override(run, {"model.qk_norm": True, "model.v_norm": True})
-
-
-def attention_softcap(run: Run) -> Run:
-    """Attention logits x become 50 tanh(x / 50) (Gemma 2)."""
-    return override(run, {"model.attention_softcap": 50.0})
-
-
-def logit_softcap(run: Run) -> Run:
-    """Output logits x become 30 tanh(x / 30) (Gemma 2)."""
-    return override(run, {"model.logit_softcap": 30.0})
-
-
-def pointwise_attention(run: Run) -> Run:
-    """Squared ReLU of the attention logits over the number of positions, instead of a softmax."""
-    return override(run, {"model.attention": "relu2"})
-
-
-def linear_head_scale(run: Run) -> Run:
-    """Attention logits q k / head_dim instead of q k / sqrt(head_dim)."""
-    return override(run, {"model.attention_scale": "linear"})
-
-
-def zero_query(run: Run) -> Run:
-    """The query projection starts at zero (part of full muP)."""
-    return override(run, {"model.zero_query": True})
-
-
-def kappa_normalisation(run: Run) -> Run:
-    """q and k of every head get RMS sqrt(10): logits of at most 10 sqrt(head_dim) (source A)."""
-    return override(run, {"model.kappa": 10.0})
-
-
-def sigma_reparam(run: Run) -> Run:
-    """Each linear layer of the blocks computes with gain W / sigma(W) (Zhai et al. 2023)."""
-    return override(run, {"model.sigma_reparam": True})
-
-
-def rmsnorm(run: Run) -> Run:
-    """RMSNorm instead of LayerNorm in the residual stream."""
-    return override(run, {"model.norm": "rmsnorm"})
-
-
-def post_norm(run: Run) -> Run:
-    """norm(x + f(x)) instead of x + f(norm(x)), as in the first Transformer."""
-    return override(run, {"model.norm_placement": "post"})
-
-
-def reordered_norm(run: Run) -> Run:
-    """x + norm(f(x)) instead of x + f(norm(x)) (OLMo 2)."""
-    return override(run, {"model.norm_placement": "reordered"})
-
-
-def depth_scaling(run: Run) -> Run:
-    """Residual branches, and the epsilon of their parameters, times 2 / depth (CompleteP)."""
-    return override(run, {"parametrization.base_depth": 2})
-
-
-def mup_simple(run: Run) -> Run:
-    """Learning rate of every linear layer times base_width / width."""
-    return override(run, {"parametrization.name": "mup-simple"})
-
-
-def mup_intermediate(run: Run) -> Run:
-    """mup-simple, and a head that starts at sqrt(base fan-in) / fan-in."""
-    return override(run, {"parametrization.name": "mup-intermediate"})
-
-
-def mup_full(run: Run) -> Run:
-    """mup-intermediate, attention logits over head_dim, and queries that start at zero."""
-    return override(run, {"parametrization.name": "mup-full"})
-
-
-def z_loss(run: Run) -> Run:
-    """Adds 1e-4 log^2 Z to the training loss, which holds the output logits near zero."""
-    return override(run, {"loss.z_loss": 1e-4})
-
-
-def long_warmup(run: Run) -> Run:
-    """Warm-up over a quarter of the steps instead of a twentieth."""
-    return override(run, {"schedule.warmup_steps": max(1, run.steps // 4)})
-
-
-def no_warmup(run: Run) -> Run:
-    """Starts at the peak learning rate."""
-    return override(run, {"schedule.warmup_steps": 0})
-
-
-def linear_schedule(run: Run) -> Run:
-    """Falls from the peak along a line instead of a cosine."""
-    return override(run, {"schedule.name": "linear"})
-
-
-def wsd_schedule(run: Run) -> Run:
-    """Stays at the peak and falls along a line in the last fifth (warm-up, stable, decay)."""
-    return override(run, {"schedule.name": "wsd"})
-
-
-def constant_schedule(run: Run) -> Run:
-    """Stays at the peak to the end."""
-    return override(run, {"schedule.name": "constant"})
-
-
-def coupled_decay(run: Run) -> Run:
-    """Weight decay 0.1 times the learning rate, PyTorch's default form, instead of independent."""
-    return override(run, {"optimizer.decay": "coupled", "optimizer.weight_decay": 0.1})
-
-
-def no_decay(run: Run) -> Run:
-    """No weight decay."""
-    return override(run, {"optimizer.weight_decay": 0.0})
-
-
-def decay_matrices(run: Run) -> Run:
-    """Weight decay on matrices alone: not on gains."""
-    return override(run, {"optimizer.decay_on": "matrices"})
-
-
-def decay_linear(run: Run) -> Run:
-    """Weight decay on linear layers alone: neither on gains nor on embeddings (OLMo 2)."""
-    return override(run, {"optimizer.decay_on": "linear"})
-
-
-def small_epsilon(run: Run) -> Run:
-    """AdamW epsilon 1e-15, so that small gradients still make full updates."""
-    return override(run, {"optimizer.epsilon": 1e-15})
-
-
-def large_epsilon(run: Run) -> Run:
-    """AdamW epsilon 1e-6, which damps the updates of small gradients (source A: it diverges)."""
-    return override(run, {"optimizer.epsilon": 1e-6})
-
-
-def no_clipping(run: Run) -> Run:
-    """No limit on the gradient norm."""
-    return override(run, {"optimizer.clip_norm": 0.0})
-
-
-def agc(run: Run) -> Run:
-    """Each tensor's gradient norm is at most 0.1 of its weight norm (Brock et al. 2021)."""
-    return override(run, {"optimizer.clip_norm": 0.0, "optimizer.agc": 0.1})
-
-
-def adagc(run: Run) -> Run:
-    """Each tensor's gradient norm is at most 1.05 of its own running mean (AdaGC)."""
-    return override(run, {"optimizer.clip_norm": 0.0, "optimizer.adagc": 1.05})
-
-
-def zclip(run: Run) -> Run:
-    """Gradient norms more than 2.5 sigma above their running mean are clipped (ZClip)."""
-    return override(run, {"optimizer.clip_norm": 0.0, "optimizer.zclip": 2.5})
-
-
-def update_clipping(run: Run) -> Run:
-    """Learning rate over max(1, RMS_t) of each tensor (StableAdamW, Wortsman et al. 2023b)."""
-    return override(run, {"optimizer.update_clip": 1.0})
-
-
-def rms_scaled_lr(run: Run) -> Run:
-    """Learning rate times the RMS of each tensor (Adafactor); it then means a relative change."""
-    return override(run, {"optimizer.lr_scale": "rms"})
-
-
-def low_qk_lr(run: Run) -> Run:
-    """The query and key projections learn at a tenth of the rate."""
-    return override(run, {"optimizer.qk_lr": 0.1})
-
-
-def qk_clip(run: Run) -> Run:
-    """Heads whose largest logit is above 100 have W_q and W_k scaled down (Kimi K2)."""
-    return override(run, {"optimizer.qk_clip": 100.0})
-
-
-def skip_step(run: Run) -> Run:
-    """Skips updates whose loss or gradient norm is 6 sigma above the last 128 (OLMo-core)."""
-    return override(run, {"optimizer.skip_sigma": 6.0})
-
-
-def atan2(run: Run) -> Run:
-    """AdamW without epsilon: atan2(m, sqrt(v)) instead of m / (sqrt(v) + epsilon)."""
-    return override(run, {"optimizer.name": "adamw-atan2"})
-
-
-def muon(run: Run) -> Run:
-    """Orthogonalised momentum for the blocks' matrices, AdamW for the rest (Muon)."""
-    return override(run, {"optimizer.name": "muon"})
-
-
-INTERVENTIONS: dict[str, Callable[[Run], Run]] = {
-    "qk-layernorm": qk_layernorm,
-    "qk-layernorm-whole": qk_layernorm_whole,
-    "qkv-norm": qkv_norm,
-    "attention-softcap": attention_softcap,
-    "logit-softcap": logit_softcap,
-    "pointwise-attention": pointwise_attention,
-    "linear-head-scale": linear_head_scale,
-    "zero-query": zero_query,
-    "kappa-normalisation": kappa_normalisation,
-    "sigma-reparam": sigma_reparam,
-    "rmsnorm": rmsnorm,
-    "post-norm": post_norm,
-    "reordered-norm": reordered_norm,
-    "depth-scaling": depth_scaling,
-    "mup-simple": mup_simple,
-    "mup-intermediate": mup_intermediate,
-    "mup-full": mup_full,
-    "z-loss": z_loss,
-    "long-warmup": long_warmup,
-    "no-warmup": no_warmup,
-    "linear-schedule": linear_schedule,
-    "wsd-schedule": wsd_schedule,
-    "constant-schedule": constant_schedule,
-    "coupled-decay": coupled_decay,
-    "no-decay": no_decay,
-    "decay-matrices": decay_matrices,
-    "decay-linear": decay_linear,
-    "small-epsilon": small_epsilon,
-    "large-epsilon": large_epsilon,
-    "no-clipping": no_clipping,
-    "agc": agc,
-    "adagc": adagc,
-    "zclip": zclip,
-    "update-clipping": update_clipping,
-    "rms-scaled-lr": rms_scaled_lr,
-    "low-qk-lr": low_qk_lr,
-    "qk-clip": qk_clip,
-    "skip-step": skip_step,
-    "atan2": atan2,
-    "muon": muon,
+def long_warmup(run: Run) -> dict[str, int]:
+    """`schedule.warmup_steps` = `steps` / 4"""
+    return {"schedule.warmup_steps": max(1, run.steps // 4)}
+
+
+INTERVENTIONS: dict[str, Intervention] = {
+    "qk-layernorm": Intervention(
+        "LayerNorm on q and k of every head, which bounds the attention logits (source A).",
+        sets={"model.qk_norm": True},
+        acts="forward",
+        source="source A, 3.1.1",
+    ),
+    "qk-layernorm-whole": Intervention(
+        "LayerNorm on all of q and all of k at once, before they are split into heads.",
+        sets={"model.qk_norm": True, "model.qk_norm_span": "width"},
+        acts="forward",
+        source="source A, E.8",
+    ),
+    "qkv-norm": Intervention(
+        "LayerNorm on q, k and v of every head (Rybakov et al. 2024).",
+        sets={"model.qk_norm": True, "model.v_norm": True},
+        acts="forward",
+        source="Rybakov et al. 2024",
+    ),
+    "attention-softcap": Intervention(
+        "Attention logits x become 50 tanh(x / 50) (Gemma 2).",
+        sets={"model.attention_softcap": 50.0},
+        acts="forward",
+        source="Gemma 2",
+        zero={"model.attention_softcap": 0.0},
+    ),
+    "logit-softcap": Intervention(
+        "Output logits x become 30 tanh(x / 30) (Gemma 2).",
+        sets={"model.logit_softcap": 30.0},
+        acts="forward",
+        source="Gemma 2",
+        zero={"model.logit_softcap": 0.0},
+    ),
+    "pointwise-attention": Intervention(
+        "Squared ReLU of the attention logits over the number of positions, instead of a softmax.",
+        sets={"model.attention": "relu2"},
+        acts="forward",
+        source="source A, E.11",
+    ),
+    "linear-head-scale": Intervention(
+        "Attention logits q k / head_dim instead of q k / sqrt(head_dim).",
+        sets={"model.attention_scale": "linear"},
+        acts="forward",
+        source="source A, E.6",
+    ),
+    "zero-query": Intervention(
+        "The query projection starts at zero (part of full muP).",
+        sets={"model.zero_query": True},
+        acts="start",
+        source="muP",
+    ),
+    "kappa-normalisation": Intervention(
+        "q and k of every head get RMS sqrt(10): logits of at most 10 sqrt(head_dim) (source A).",
+        sets={"model.kappa": 10.0},
+        acts="forward",
+        source="source A, 3.3",
+        zero={"model.kappa": 0.0},
+    ),
+    "sigma-reparam": Intervention(
+        "Each linear layer of the blocks computes with gain W / sigma(W) (Zhai et al. 2023).",
+        sets={"model.sigma_reparam": True},
+        acts="forward",
+        source="Zhai et al. 2023",
+    ),
+    "rmsnorm": Intervention(
+        "RMSNorm instead of LayerNorm in the residual stream.",
+        sets={"model.norm": "rmsnorm"},
+        acts="forward",
+        source="Zhang and Sennrich 2019",
+    ),
+    "post-norm": Intervention(
+        "norm(x + f(x)) instead of x + f(norm(x)), as in the first Transformer.",
+        sets={"model.norm_placement": "post"},
+        acts="forward",
+        source="Vaswani et al. 2017",
+    ),
+    "reordered-norm": Intervention(
+        "x + norm(f(x)) instead of x + f(norm(x)) (OLMo 2).",
+        sets={"model.norm_placement": "reordered"},
+        acts="forward",
+        source="OLMo 2",
+    ),
+    "depth-scaling": Intervention(
+        "Residual branches, and the epsilon of their parameters, times 2 / depth (CompleteP).",
+        sets={"parametrization.base_depth": 2},
+        acts="forward",
+        source="CompleteP",
+        zero={"parametrization.base_depth": Own("model.depth")},
+    ),
+    "mup-simple": Intervention(
+        "Learning rate of every linear layer times base_width / width.",
+        sets={"parametrization.name": "mup-simple"},
+        acts="update",
+        source="source A, 3.2.4",
+        zero={"parametrization.base_width": Own("model.width")},
+    ),
+    "mup-intermediate": Intervention(
+        "mup-simple, and a head that starts at sqrt(base fan-in) / fan-in.",
+        sets={"parametrization.name": "mup-intermediate"},
+        acts="start",
+        source="source A, E.5",
+        zero={"parametrization.base_width": Own("model.width")},
+    ),
+    "mup-full": Intervention(
+        "mup-intermediate, attention logits over head_dim, and queries that start at zero.",
+        sets={"parametrization.name": "mup-full"},
+        acts="start",
+        source="source A, E.5",
+    ),
+    "z-loss": Intervention(
+        "Adds 1e-4 log^2 Z to the training loss, which holds the output logits near zero.",
+        sets={"loss.z_loss": 1e-4},
+        acts="gradient",
+        source="PaLM; source A, 3.1.2",
+        zero={"loss.z_loss": 0.0},
+    ),
+    "long-warmup": Intervention(
+        "Warm-up over a quarter of the steps instead of a twentieth.",
+        sets=long_warmup,
+        acts="update",
+        source="source A, 3.2.1",
+        zero={"schedule.warmup_steps": Own("schedule.warmup_steps")},
+    ),
+    "no-warmup": Intervention(
+        "Starts at the peak learning rate.",
+        sets={"schedule.warmup_steps": 0},
+        acts="update",
+        source="source A, 3.2.1",
+        zero={"schedule.warmup_steps": Own("schedule.warmup_steps")},
+    ),
+    "linear-schedule": Intervention(
+        "Falls from the peak along a line instead of a cosine.",
+        sets={"schedule.name": "linear"},
+        acts="later",
+    ),
+    "wsd-schedule": Intervention(
+        "Stays at the peak and falls along a line in the last fifth (warm-up, stable, decay).",
+        sets={"schedule.name": "wsd"},
+        acts="later",
+    ),
+    "constant-schedule": Intervention(
+        "Stays at the peak to the end.",
+        sets={"schedule.name": "constant"},
+        acts="later",
+    ),
+    "coupled-decay": Intervention(
+        "Weight decay 0.1 times the learning rate, PyTorch's default form, instead of independent.",
+        sets={"optimizer.decay": "coupled", "optimizer.weight_decay": 0.1},
+        acts="update",
+        source="source A, 3.2.2",
+        zero={
+            "optimizer.decay": Own("optimizer.decay"),
+            "optimizer.weight_decay": Own("optimizer.weight_decay"),
+        },
+    ),
+    "no-decay": Intervention(
+        "No weight decay.",
+        sets={"optimizer.weight_decay": 0.0},
+        acts="update",
+        source="source A, 3.1.2",
+        zero={"optimizer.weight_decay": Own("optimizer.weight_decay")},
+    ),
+    "decay-matrices": Intervention(
+        "Weight decay on matrices alone: not on gains.",
+        sets={"optimizer.decay_on": "matrices"},
+        acts="update",
+    ),
+    "decay-linear": Intervention(
+        "Weight decay on linear layers alone: neither on gains nor on embeddings (OLMo 2).",
+        sets={"optimizer.decay_on": "linear"},
+        acts="update",
+        source="OLMo 2",
+    ),
+    "small-epsilon": Intervention(
+        "AdamW epsilon 1e-15, so that small gradients still make full updates.",
+        sets={"optimizer.epsilon": 1e-15},
+        acts="update",
+        source="source A, 3.4",
+        zero={"optimizer.epsilon": Own("optimizer.epsilon")},
+    ),
+    "large-epsilon": Intervention(
+        "AdamW epsilon 1e-6, which damps the updates of small gradients (source A: it diverges).",
+        sets={"optimizer.epsilon": 1e-6},
+        acts="update",
+        source="source A, E.15",
+        zero={"optimizer.epsilon": Own("optimizer.epsilon")},
+    ),
+    "no-clipping": Intervention(
+        "No limit on the gradient norm.",
+        sets={"optimizer.clip_norm": 0.0},
+        acts="update",
+        zero={"optimizer.clip_norm": Own("optimizer.clip_norm")},
+    ),
+    "agc": Intervention(
+        "Each tensor's gradient norm is at most 0.1 of its weight norm (Brock et al. 2021).",
+        sets={"optimizer.clip_norm": 0.0, "optimizer.agc": 0.1},
+        acts="update",
+        source="Brock et al. 2021",
+        zero={"optimizer.agc": 0.0, "optimizer.clip_norm": Own("optimizer.clip_norm")},
+    ),
+    "adagc": Intervention(
+        "Each tensor's gradient norm is at most 1.05 of its own running mean (AdaGC).",
+        sets={"optimizer.clip_norm": 0.0, "optimizer.adagc": 1.05},
+        acts="later",
+        source="Wang et al. 2025",
+        zero={"optimizer.adagc": 0.0, "optimizer.clip_norm": Own("optimizer.clip_norm")},
+    ),
+    "zclip": Intervention(
+        "Gradient norms more than 2.5 sigma above their running mean are clipped (ZClip).",
+        sets={"optimizer.clip_norm": 0.0, "optimizer.zclip": 2.5},
+        acts="update",
+        source="Kumar et al. 2025",
+        zero={"optimizer.zclip": 0.0, "optimizer.clip_norm": Own("optimizer.clip_norm")},
+        provoked={"optimizer.zclip": 0.2},
+    ),
+    "update-clipping": Intervention(
+        "Learning rate over max(1, RMS_t) of each tensor (StableAdamW, Wortsman et al. 2023b).",
+        sets={"optimizer.update_clip": 1.0},
+        acts="later",
+        source="StableAdamW",
+        zero={"optimizer.update_clip": 0.0},
+    ),
+    "rms-scaled-lr": Intervention(
+        "Learning rate times the RMS of each tensor (Adafactor); it then means a relative change.",
+        sets={"optimizer.lr_scale": "rms"},
+        acts="update",
+        source="source A, E.14",
+    ),
+    "low-qk-lr": Intervention(
+        "The query and key projections learn at a tenth of the rate.",
+        sets={"optimizer.qk_lr": 0.1},
+        acts="update",
+        source="arXiv 2511.21377",
+        zero={"optimizer.qk_lr": 1.0},
+    ),
+    "qk-clip": Intervention(
+        "Heads whose largest logit is above 100 have W_q and W_k scaled down (Kimi K2).",
+        sets={"optimizer.qk_clip": 100.0},
+        acts="update",
+        source="Kimi K2",
+        zero={"optimizer.qk_clip": 0.0},
+        provoked={"optimizer.qk_clip": 0.1},
+    ),
+    "skip-step": Intervention(
+        "Skips updates whose loss or gradient norm is 6 sigma above the last 128 (OLMo-core).",
+        sets={"optimizer.skip_sigma": 6.0},
+        acts="later",
+        source="OLMo-core",
+        zero={"optimizer.skip_sigma": 0.0},
+        provoked={"optimizer.skip_sigma": 0.5},
+    ),
+    "atan2": Intervention(
+        "AdamW without epsilon: atan2(m, sqrt(v)) instead of m / (sqrt(v) + epsilon).",
+        sets={"optimizer.name": "adamw-atan2"},
+        acts="update",
+        source="Everett et al. 2024",
+    ),
+    "muon": Intervention(
+        "Orthogonalised momentum for the blocks' matrices, AdamW for the rest (Muon).",
+        sets={"optimizer.name": "muon"},
+        acts="update",
+        source="Jordan et al. 2024; torch",
+    ),
 }
 """Interventions by name."""

@@ -8,9 +8,11 @@ from typing import Any
 from ray.tune.search.sample import Domain, Quantized
 
 from foretune.search_spaces import SPACES
+from foretune.search_spaces.interventions import EACH
 from foretune.tuner.config.assignments import check_distinct
+from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.override import near
-from foretune.tuner.config.resolve import SIZE
+from foretune.tuner.config.resolve import INTERVENTION, SIZE
 from foretune.tuner.config.run import Run
 from foretune.tuner.config.user_files import load_name
 from foretune.tuner.records.run_json import to_config
@@ -26,13 +28,25 @@ DEFAULT_PRESET = "lm-tiny"
 def named_space(name: str) -> Space:
     """Returns the space of a name, or of `FILE.py[:NAME]` (NAME is SPACE unless given)."""
     if name in SPACES:
-        return SPACES[name].SPACE
+        return _with_each(SPACES[name].SPACE)
     if ".py" in name:
         found = load_name(name, default="SPACE")
         return found.SPACE if isinstance(found, ModuleType) else found
     raise ValueError(
         f"space must be one of {', '.join(SPACES)} or FILE.py, got {name!r}.{near(name, SPACES)}"
     )
+
+
+def _with_each(space: Space) -> Space:
+    """Returns the space with the name of each intervention where its grid of them says EACH.
+
+    Spaces know nothing of the tuner, which has the names.
+    """
+    grid = space.get(INTERVENTION) if isinstance(space, Mapping) else None
+    if not isinstance(grid, Mapping) or EACH not in grid["grid_search"]:
+        return space
+    names = [n for name in grid["grid_search"] for n in (INTERVENTIONS if name == EACH else [name])]
+    return {**space, INTERVENTION: {"grid_search": names}}
 
 
 def named_preset(name: str) -> str | Run:

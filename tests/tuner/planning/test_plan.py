@@ -8,7 +8,8 @@ from ray import tune
 from small_grid import GRID, STEPS, plan
 
 from foretune.models import TransformerConfig
-from foretune.search_spaces import SPACES, interventions
+from foretune.search_spaces import SPACES
+from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.presets import lm_tiny
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.run_names import label_runs
@@ -270,7 +271,7 @@ def test_what_is_unlike_the_named_quantizer_is_told_beside_it():
 
 def test_names_of_runs_that_differ_in_many_fields_tell_what_is_special_about_each():
     space = {
-        "intervention": tune.grid_search(interventions.ALONE),
+        "intervention": tune.grid_search(list(INTERVENTIONS)),
         "optimizer.lr": tune.grid_search([1e-2, 1e-1]),
     }
     runs = Plan(space, overrides={"steps": 300}).runs()

@@ -69,10 +69,10 @@ def test_a_space_is_described_as_json_values():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_says_its_question_and_can_be_planned(name):
-    module = SPACES[name]
-    assert "?" in module.__doc__.partition("\n\n")[0]
-    has_steps = any("steps" in part for part in parts_of(module.SPACE))
-    assert plan(module.SPACE, preset=named_preset(name), overrides={} if has_steps else STEPS)
+    space = named_space(name)
+    assert "?" in SPACES[name].__doc__.partition("\n\n")[0]
+    has_steps = any("steps" in part for part in parts_of(space))
+    assert plan(space, preset=named_preset(name), overrides={} if has_steps else STEPS)
 
 
 def test_a_space_brings_its_preset_or_lm_tiny(tmp_path):

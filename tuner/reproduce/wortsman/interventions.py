@@ -10,6 +10,7 @@ from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.curves import intervention_table
 from foretune.search_spaces import interventions
 from foretune.tuner.config.apply import changed_fields, intervene
+from foretune.tuner.config.interventions import INTERVENTIONS as BY_NAME
 from foretune.tuner.config.override import dotted
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.reproduce.figure import Figure, Part, Parts
@@ -26,11 +27,12 @@ def _alone_and_together(scale: Scale) -> dict[str, Part]:
     base = resolve(scale.preset, size=scale.few_sizes[0], overrides=start)
     before = dotted(base)
     compared: dict[str, dict[str, Any]] = {interventions.NONE: {}}
-    for names in (*interventions.ALONE, *interventions.TOGETHER):
+    for names in (*BY_NAME, *interventions.TOGETHER):
         after = dotted(intervene(base, names.split("+")))
         compared[names] = {field: after[field] for field in changed_fields(before, after)}
     space = {
         **interventions.SPACE,
+        "intervention": tune.grid_search(list(compared)),
         "model.size": scale.few_sizes[0],
         "optimizer.lr": tune.grid_search(list(scale.rates)),
     }
