@@ -13,7 +13,7 @@ from foretune.analysis.laws.critical_law import LOSS_PRIOR, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate, Law
 from foretune.analysis.laws.surface_crossing import SurfaceCrossing
 from foretune.analysis.measures.crossing import critical_lr, excess_crossing
-from foretune.analysis.measures.labels import DEGRADED, UNSTABLE
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE
 
 LINE_SD: Final = 0.2
 """How well the signal that goes with a loss is known at another size, dex."""

@@ -12,10 +12,11 @@ from foretune.analysis.across_scale.cells import loss_crossings, scored_cells
 from foretune.analysis.laws.critical_law import LOSS_PRIOR, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate
 from foretune.analysis.measures.crossing import READ_WINDOW
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, WORTH
 from foretune.analysis.measures.first_failure import first_failure_sentence, first_failures
-from foretune.analysis.measures.labels import DEGRADED, UNSTABLE, label_runs
+from foretune.analysis.measures.labels import label_runs
 from foretune.analysis.measures.signal import SIGNAL
-from foretune.analysis.measures.twins import FIXES, WORTH, twins_of
+from foretune.analysis.measures.twins import FIXES, twins_of
 from foretune.analysis.records.families import LR, Family, families
 from foretune.analysis.stats.regression import Prior
 

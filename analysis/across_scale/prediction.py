@@ -15,7 +15,8 @@ from foretune.analysis.across_scale.words import horizon_of, reason_of, untold_o
 from foretune.analysis.laws.critical_law import CriticalLaw, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate
 from foretune.analysis.measures.critical_lr import critical_table
-from foretune.analysis.measures.crossing import PENALTY, READ_WINDOW
+from foretune.analysis.measures.crossing import READ_WINDOW
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.signal import CELL, SIGNAL, absence, read_signal
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, Threshold, calibrate
 from foretune.analysis.records.families import FIXES, Family, families, held_constant
@@ -52,7 +53,7 @@ class Prediction:
     slope_low: float
     slope_high: float
     loss_critical_lr: float
-    """Where the loss suffers by 0.1 nats, against the twin where there is one."""
+    """Where the loss suffers by `WORTH` nats, against the twin where there is one."""
     loss_low: float
     loss_high: float
     loss_kind: str
@@ -246,7 +247,7 @@ def loss_law_of(
     about = {"penalty": "above the twin with the cure", "excess": "above the best of its curve"}
     names = {f"{kind}_lr": "critical_lr", f"{kind}_low": "low", f"{kind}_high": "high"}
     loss = own[["n_params", *names]].rename(columns=names)
-    return fit_critical_lr(loss, level=level), f"loss {PENALTY:g} nats {about[kind]}"
+    return fit_critical_lr(loss, level=level), f"loss {WORTH:g} nats {about[kind]}"
 
 
 def _own(table: pd.DataFrame | None, family: Family | None) -> pd.DataFrame:

@@ -14,13 +14,11 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from foretune.analysis.measures.labels import UNSTABLE, excess
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, WORTH, excess
 
 READ_WINDOW: Final = (0.75, 1.0)
 """Share of a run's steps over which a signal is read. The last quarter lies past warm-up, and past
 the peak of the logits that a decaying learning rate leaves behind."""
-PENALTY: Final = 0.1
-"""Loss, nats, at which a run counts as suffering."""
 BISECTIONS: Final = 50
 """Halvings of a grid step in which a smooth curve meets its line."""
 FLOOR: Final = 1e-6
@@ -71,11 +69,11 @@ def critical_lr(cells: pd.DataFrame, *, threshold: float, smooth: bool = False) 
     return replace(found, value=value, high=value if found.high == found.value else found.high)
 
 
-def excess_lr(cells: pd.DataFrame, *, penalty: float = PENALTY) -> Crossing:
+def above_best_lr(cells: pd.DataFrame, *, penalty: float = WORTH) -> Crossing:
     """Learning rate above the optimum at which the loss exceeds the curve's best by a penalty.
 
     `cells` has columns `lr` and `loss` (nats, capped at the loss at init). Needs no twin, but an
-    optimum that lies between two grid points makes the excess look smaller than it is.
+    optimum that lies between two grid points makes the loss above it look smaller than it is.
     """
     points = _clean(cells, ("lr", "loss")).groupby("lr", as_index=False)["loss"].mean()
     if len(points) < 2:
@@ -88,7 +86,7 @@ def excess_lr(cells: pd.DataFrame, *, penalty: float = PENALTY) -> Crossing:
 
 
 def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
-    """Learning rate above the optimum at which the mean excess of `analysis.measures.labels` meets
+    """Learning rate above the optimum at which the mean excess of `analysis.measures.excess` meets
     a level.
 
     `cells` has columns `lr`, `loss` and `reference_loss` (nats), of one size. The excess of seed
@@ -96,7 +94,7 @@ def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
     overshoot (Fritsch and Butland 1984) that is flat at the optimum, as a loss is.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}; 0.1 is degraded")
+        raise ValueError(f"level must lie between 0 and 1, got {level}; {DEGRADED:g} is degraded")
     points = _clean(cells, ("lr", "loss", "reference_loss"))
     told = points.assign(loss=np.fmin(points["loss"], points["reference_loss"]))
     means = told.groupby("lr", as_index=False)[["loss", "reference_loss"]].mean()
@@ -126,7 +124,7 @@ def _smooth_crossing(rates: np.ndarray, heights: np.ndarray, start: int, line: f
     return float(10**high)
 
 
-def penalty_lr(cells: pd.DataFrame, twin: pd.DataFrame, *, penalty: float = PENALTY) -> Crossing:
+def penalty_lr(cells: pd.DataFrame, twin: pd.DataFrame, *, penalty: float = WORTH) -> Crossing:
     """Learning rate at which a family loses a penalty against its twin with the cure.
 
     Both frames have columns `lr` and `loss` (nats, capped at the loss at init); learning rates that

@@ -7,6 +7,7 @@ import pandas as pd
 
 from foretune.analysis.claims.format_cells import LEVEL
 from foretune.analysis.claims.format_summary import Formats
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.records.schema import OUTCOMES
 from foretune.analysis.report.findings import Findings
 from foretune.analysis.report.page import show
@@ -117,8 +118,8 @@ def critical(found: Findings) -> Shown:
     frame = table[["family", "size", "n_params", "seed"]].rename(columns={"n_params": "parameters"})
     if not found.absent:
         frame[f"signal reaches {found.threshold:g}"] = _crossings(table, "critical_lr", "status")
-    frame["0.1 nats above its twin"] = _crossings(table, "penalty_lr", "penalty_status")
-    frame["0.1 nats above its best"] = _crossings(table, "excess_lr", "excess_status")
+    frame[f"{WORTH:g} nats above its twin"] = _crossings(table, "penalty_lr", "penalty_status")
+    frame[f"{WORTH:g} nats above its best"] = _crossings(table, "excess_lr", "excess_status")
     caption = (
         "Critical learning rates. `above the grid` means that no learning rate of the grid was "
         "high enough, `below the grid` that all were too high."

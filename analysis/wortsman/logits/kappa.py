@@ -19,7 +19,7 @@ from foretune.analysis.claims.claim import LOSS_SEED_SD, Claim
 from foretune.analysis.claims.intervals import LEVEL, Interval, pooled, unknown
 from foretune.analysis.claims.words import HERE, cannot_tell, claim, plural
 from foretune.analysis.measures.crossing import Crossing, excess_crossing
-from foretune.analysis.measures.labels import DEGRADED
+from foretune.analysis.measures.excess import DEGRADED, excess
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
 from foretune.analysis.records.load import Records
@@ -228,7 +228,8 @@ def _table(one: Forced) -> pd.DataFrame:
         n_seeds=("seed", "nunique"),
     )
     best = table["loss"].min()
-    table["excess"] = (table["loss"] - best) / (table["reference_loss"] - best)
+    gain = table["reference_loss"].where(table["reference_loss"] > best)
+    table["excess"] = excess(table["loss"], best=best, reference=gain)
     table["largest_logit"] = 10 ** table.pop("log").astype(float)
     table["logit_over_kappa"] = table["largest_logit"] / table["kappa"]
     for name, found in (("onset_kappa", one.onset), ("onset_logit", one.logit)):

@@ -62,7 +62,7 @@ def test_the_cured_family_can_be_asked_for_and_cannot_tell(sweep):
 def test_an_automatic_threshold_needs_runs_of_both_labels(tmp_path):
     few = write_sweep(tmp_path / "few", lrs=GRID[:3])
     found = analysis.predict(few, n_params=N_128, threshold="auto")
-    assert "calibration needs 8 unstable" in found.reason
+    assert "calibration needs 8 degraded" in found.reason
     assert math.isnan(found.threshold)
     many = write_sweep(tmp_path / "s", lrs=tuple(1e-3 * 1.8**i for i in range(11)))
     calibrated = analysis.predict(many, n_params=N_128, threshold="auto")
