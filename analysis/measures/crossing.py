@@ -7,6 +7,7 @@ says that a run is unstable, the others what that costs.
 
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, WORTH, excess
+from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
 
 READ_WINDOW: Final = (0.75, 1.0)
 """Share of a run's steps over which a signal is read. The last quarter lies past warm-up, and past
@@ -25,22 +27,32 @@ FLOOR: Final = 1e-6
 """A signal at or below this share of its line counts as this share: logits can be zero at init."""
 
 
+class Where(StrEnum):
+    """Where a curve meets its line, as tables have it in a column of statuses."""
+
+    CROSSED = "crossed"
+    BELOW = "below the grid"
+    """Past the line at every learning rate."""
+    ABOVE = "above the grid"
+    """Past it at none."""
+    CANNOT_TELL = UNTOLD
+
+
 @dataclass(frozen=True, slots=True)
 class Crossing:
     """The learning rate at which a curve meets a line, and the grid points that enclose it.
 
-    `status` is `crossed`, `below the grid` (past the line at every learning rate), `above the grid`
-    (at none) or `cannot tell`. Where it isn't crossed `value` is NaN, and `low` and `high` hold
+    Where it isn't crossed `value` is NaN, and `low` and `high` hold
     what the grid still says: the crossing is below its lowest or above its highest rate.
     """
 
     value: float
     low: float
     high: float
-    status: str
+    status: Where
 
 
-CANNOT_TELL: Final = Crossing(math.nan, math.nan, math.nan, "cannot tell")
+CANNOT_TELL: Final = Crossing(math.nan, math.nan, math.nan, Where.CANNOT_TELL)
 
 
 def critical_lr(cells: pd.DataFrame, *, threshold: float, smooth: bool = False) -> Crossing:
@@ -60,7 +72,7 @@ def critical_lr(cells: pd.DataFrame, *, threshold: float, smooth: bool = False) 
     censored = points["censored"] if "censored" in points else np.zeros(len(points), bool)
     hidden = pd.Series(censored, index=points.index)
     found = _cross(points["lr"], height, 0.0, hidden)
-    if found.status != "crossed" or not smooth:
+    if found.status is not Where.CROSSED or not smooth:
         return found
     curve = height.groupby(points["lr"]).mean()
     rates, level = curve.index.to_numpy(float), isotonic_regression(curve.to_numpy(float)).x
@@ -81,7 +93,7 @@ def above_best_lr(cells: pd.DataFrame, *, penalty: float = WORTH) -> Crossing:
     best = points.loc[points["loss"].idxmin()]
     above = points[points["lr"] >= best["lr"]]
     if len(above) < 2:
-        return Crossing(math.nan, float(best["lr"]), math.inf, "above the grid")
+        return Crossing(math.nan, float(best["lr"]), math.inf, Where.ABOVE)
     return _cross(above["lr"], above["loss"] - best["loss"], penalty)
 
 
@@ -105,9 +117,9 @@ def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
     rates = means["lr"].to_numpy(float)
     start = int((rates < best["lr"]).sum())
     if start == len(rates) - 1:
-        return Crossing(math.nan, float(best["lr"]), math.inf, "above the grid")
+        return Crossing(math.nan, float(best["lr"]), math.inf, Where.ABOVE)
     found = _cross(pd.Series(rates[start:]), pd.Series(share[start:]), level)
-    if found.status != "crossed":
+    if found.status is not Where.CROSSED:
         return found
     share[start:] = isotonic_regression(share[start:]).x
     return replace(found, value=_smooth_crossing(rates, share, start, level))
@@ -170,15 +182,15 @@ def _cross(
     low = float(certain.max()) if certain.size else 0.0
     if not past.any():
         # A run that ended early below the line may have met it later.
-        status = "above the grid" if certain.size and low == rates[-1] else "cannot tell"
+        status = Where.ABOVE if certain.size and low == rates[-1] else Where.CANNOT_TELL
         return Crossing(math.nan, low, math.inf, status)
     first = int(past.argmax())
     if first == 0:
-        return Crossing(math.nan, 0.0, float(rates[0]), "below the grid")
+        return Crossing(math.nan, 0.0, float(rates[0]), Where.BELOW)
     share = (line - heights[first - 1]) / (heights[first] - heights[first - 1])
     value = float(rates[first - 1] * (rates[first] / rates[first - 1]) ** share)
     high = value if curve["hidden"].to_numpy(bool)[first] else float(rates[first])
-    return Crossing(value, low, high, "crossed")
+    return Crossing(value, low, high, Where.CROSSED)
 
 
 def _one_is_enough(curve: pd.DataFrame, line: float) -> bool:

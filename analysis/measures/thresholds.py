@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from foretune.analysis.measures.excess import DEGRADED, WORTH, excess, references
+from foretune.analysis.stats.status import Status
 
 PAPER_ATTENTION_LOGIT: Final = 1e4
 """Largest attention logit above which every run of Wortsman et al. (arXiv 2309.14322) diverged, at
@@ -26,7 +27,7 @@ class Threshold:
     n_degraded: int
     """Runs past the best learning rate that lost more than the line asks for (see `evidence`)."""
     n_other: int
-    status: str
+    status: Status
     evidence: str
     horizon: str
 
@@ -37,7 +38,7 @@ ATTENTION_LOGIT: Final = Threshold(
     high=1000.0,
     n_degraded=27,
     n_other=25,
-    status="ok: the default line for the largest attention logit",
+    status=Status.ok("the default line for the largest attention logit"),
     evidence=(
         "in 52 runs of a byte language model without qk-layernorm (widths 16 to 256), a largest "
         f"logit above 100 went with an excess loss over {WORTH:g} nats past the best learning rate "
@@ -92,8 +93,8 @@ def calibrate(
     bad, good = int(degraded.sum()), int((~degraded).sum())
     horizon = "these runs' architecture, head dimension, context and steps"
     if bad < enough or good < enough:
-        status = (
-            f"cannot tell: calibration needs {enough} degraded and {enough} other runs, got {bad} "
+        status = Status.cannot_tell(
+            f"calibration needs {enough} degraded and {enough} other runs, got {bad} "
             f"and {good}; the default is {ATTENTION_LOGIT.value:g}, the paper's line "
             f"{PAPER_ATTENTION_LOGIT:g}"
         )
@@ -101,7 +102,7 @@ def calibrate(
     x = np.log10(usable.loc[found.notna(), "value"].to_numpy(float))
     tail = (1 - level) / 2
     low, middle, high = (10**q for q in _tau(x, degraded, (tail, 0.5, 1 - tail)))
-    status = f"ok: a logistic over {bad} degraded and {good} other runs"
+    status = Status.ok(f"a logistic over {bad} degraded and {good} other runs")
     horizon += (
         f" (between {low:.3g} and {high:.3g}; the forecast's intervals take the line as known)"
     )
