@@ -4,7 +4,7 @@ from .across_scale.backtest import scale_backtest as scale_backtest
 from .across_scale.prediction import Prediction as Prediction
 from .across_scale.prediction import predict as predict
 from .across_scale.prediction import read_prediction as read_prediction
-from .across_scale.verification import Verdict as Verdict
+from .across_scale.verification import Verification as Verification
 from .across_scale.verification import verify as verify
 from .inside_run.contract import Forecast as Forecast
 from .inside_run.contract import Predictor as Predictor
@@ -33,3 +33,5 @@ from .records.load import Records as Records
 from .records.load import collect as collect
 from .records.load import load as load
 from .report.report import write_report as write_report
+from .stats.status import Status as Status
+from .stats.verdict import Verdict as Verdict

@@ -25,6 +25,7 @@ from foretune.analysis.measures.crossing import READ_WINDOW, critical_lr, excess
 from foretune.analysis.measures.signal import SIGNAL
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
 from foretune.analysis.stats.scoring import interval_score
+from foretune.analysis.stats.status import Status
 
 ONLY_LR: Final = "learning rate only"
 """The baseline that knows no size."""
@@ -156,7 +157,7 @@ def _signal_rows(
         same = np.isclose(fitted["lr"], lr)
         for method, chosen in ((BEFORE, same & largest), (ONLY_LR, same)):
             guess = 10 ** float(logs[chosen].mean()) if chosen.any() else math.nan
-            estimate = Estimate(guess, math.nan, math.nan, "ok: a baseline")
+            estimate = Estimate(guess, math.nan, math.nan, Status.ok("a baseline"))
             yield row | {"method": method} | _scored(estimate, value, level)
 
 
@@ -170,7 +171,8 @@ def _decision_rows(
         for _, cell in cell_labels(target, excess).iterrows():
             n_params, lr = float(cell["n_params"]), float(cell["lr"])
             row = {"quantity": f"unstable, {name}", "lr": lr, "measured": cell["excess"]}
-            row |= {name: cell[name] for name in ("truth", "steps", "n_seeds")} | {"status": "ok"}
+            row |= {name: cell[name] for name in ("truth", "steps", "n_seeds")}
+            row["status"] = Status.ok()
             for method, law in laws.items():
                 told = law.probability_unstable(n_params, lr)
                 yield row | {"method": method, "probability": told}

@@ -70,12 +70,12 @@ def cell_labels(cells: pd.DataFrame, level: float) -> pd.DataFrame:
     """Per size and learning rate: `truth` (most seeds lost more than a level above the optimum),
     mean `excess`, `n_seeds`, and `steps`.
 
-    `steps` counts grid steps from the edge between stable and unstable: 0 for its two neighbours.
+    `steps` counts grid steps from the edge at which `truth` changes: 0 for its two neighbours.
     """
-    unstable = (cells["excess"] > level) & cells["above"]
-    grouped = cells.assign(unstable=unstable).groupby(["n_params", "lr"])
+    past = (cells["excess"] > level) & cells["above"]
+    grouped = cells.assign(past=past).groupby(["n_params", "lr"])
     frame = grouped.agg(
-        share=("unstable", "mean"), excess=("excess", "mean"), n_seeds=("seed", "nunique")
+        share=("past", "mean"), excess=("excess", "mean"), n_seeds=("seed", "nunique")
     ).reset_index()
     frame["truth"] = frame["share"] > 0.5
     frame["steps"] = frame.groupby("n_params")["truth"].transform(_steps_from_edge)

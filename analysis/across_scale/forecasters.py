@@ -13,7 +13,8 @@ from foretune.analysis.laws.critical_law import LOSS_PRIOR, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate, Law
 from foretune.analysis.laws.surface_crossing import SurfaceCrossing
 from foretune.analysis.measures.crossing import critical_lr, excess_crossing
-from foretune.analysis.measures.labels import DEGRADED, UNSTABLE
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE
+from foretune.analysis.stats.status import Status
 
 LINE_SD: Final = 0.2
 """How well the signal that goes with a loss is known at another size, dex."""
@@ -47,7 +48,9 @@ class SameAsBefore:
     def predict(self, n_params: float, level: float = 0.9) -> Estimate:
         """The critical learning rate of the largest fitted size, without an interval."""
         known = math.isfinite(self.critical_lr)
-        status = "ok: as at the largest fitted size" if known else "cannot tell: it did not cross"
+        status = Status.ok("as at the largest fitted size")
+        if not known:
+            status = Status.cannot_tell("it did not cross")
         return Estimate(self.critical_lr, math.nan, math.nan, status)
 
     def probability_unstable(self, n_params: float, lr: float) -> float:

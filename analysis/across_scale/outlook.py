@@ -12,12 +12,14 @@ from foretune.analysis.across_scale.cells import loss_crossings, scored_cells
 from foretune.analysis.laws.critical_law import LOSS_PRIOR, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate
 from foretune.analysis.measures.crossing import READ_WINDOW
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, WORTH
 from foretune.analysis.measures.first_failure import first_failure_sentence, first_failures
-from foretune.analysis.measures.labels import DEGRADED, UNSTABLE, label_runs
+from foretune.analysis.measures.labels import label_runs
 from foretune.analysis.measures.signal import SIGNAL
-from foretune.analysis.measures.twins import FIXES, WORTH, twins_of
+from foretune.analysis.measures.twins import FIXES, twins_of
 from foretune.analysis.records.families import LR, Family, families
 from foretune.analysis.stats.regression import Prior
+from foretune.analysis.stats.status import Status
 
 BEST_PRIOR: Final = Prior((-2.0, -0.3), (10.0, 0.25), noise=0.12, worth=4.0, group_share=0.5)
 """Of the best learning rate: flatter and noisier than the critical one, for a loss is flat at its
@@ -52,7 +54,8 @@ def outlook(
     """
     own = family.trials[family.trials["outcome"].isin(["finished", "diverged"])]
     if own.empty:
-        unknown = Estimate(math.nan, math.nan, math.nan, "cannot tell: no run ended by itself")
+        why = Status.cannot_tell("no run ended by itself")
+        unknown = Estimate(math.nan, math.nan, math.nan, why)
         return Outlook(unknown, unknown, unknown, "", "", "")
     cells = scored_cells(own, telemetry, signal=SIGNAL, window=READ_WINDOW)
     best = fit_critical_lr(best_rates(cells), level=level, prior=BEST_PRIOR)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,22 +16,35 @@ from foretune.analysis.across_scale.words import horizon_of, reason_of, untold_o
 from foretune.analysis.laws.critical_law import CriticalLaw, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate
 from foretune.analysis.measures.critical_lr import critical_table
-from foretune.analysis.measures.crossing import PENALTY, READ_WINDOW
+from foretune.analysis.measures.crossing import READ_WINDOW, Where
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.signal import CELL, SIGNAL, absence, read_signal
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, Threshold, calibrate
 from foretune.analysis.records.families import FIXES, Family, families, held_constant
 from foretune.analysis.records.load import Records, load
+from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
+from foretune.analysis.stats.status import Status
 
 Source = Records | str | os.PathLike[str]
+
+
+class Stability(StrEnum):
+    """The verdict on one learning rate."""
+
+    STABLE = "stable"
+    """It lies below the whole interval of the critical one."""
+    UNSTABLE = "unstable"
+    """It lies above it."""
+    CANNOT_TELL = UNTOLD
+    """It lies inside, or there is no law."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The critical learning rate forecast for one size, and the verdict on one learning rate.
 
-    Learning rates are per update; intervals hold `level` of single runs. `verdict` is `stable`
-    where `lr` lies below the whole interval, `unstable` above it, and `cannot tell` inside it or
-    without a law; None where no learning rate was asked about.
+    Learning rates are per update; intervals hold `level` of single runs. `verdict` is None where no
+    learning rate was asked about.
     """
 
     size: float | None
@@ -52,15 +66,15 @@ class Prediction:
     slope_low: float
     slope_high: float
     loss_critical_lr: float
-    """Where the loss suffers by 0.1 nats, against the twin where there is one."""
+    """Where the loss suffers by `WORTH` nats, against the twin where there is one."""
     loss_low: float
     loss_high: float
     loss_kind: str
     lr: float | None
     probability: float | None
     """That the run is unstable at `lr`."""
-    verdict: str | None
-    status: str
+    verdict: Stability | None
+    status: Status
     reason: str
     horizon: str
     prior: str
@@ -96,7 +110,9 @@ def read_prediction(path: str | os.PathLike[str]) -> Prediction:
         for name in names
     }
     start, end = plain.pop("window")
-    return Prediction(**plain, window=(start, end))
+    verdict, status = plain.pop("verdict"), Status(plain.pop("status"))
+    verdict = None if verdict is None else Stability(verdict)
+    return Prediction(**plain, window=(start, end), verdict=verdict, status=status)
 
 
 def _jsonable(value: Any) -> Any:
@@ -184,7 +200,7 @@ def danger_line(
         if signal == SIGNAL and threshold == ATTENTION_LOGIT.value:
             return ATTENTION_LOGIT
         nan, text = math.nan, f"{threshold:g} as given"
-        return Threshold(threshold, nan, nan, 0, 0, f"ok: {text}", text, "as given")
+        return Threshold(threshold, nan, nan, 0, 0, Status.ok(text), text, "as given")
     cells = [
         read_signal(family.trials, records.telemetry, signal=signal).assign(family=family.label)
         for family in families(records.trials)
@@ -215,7 +231,7 @@ def choose_family(
         return None
     crossed: dict[str, int] = {}
     if table is not None and len(table):
-        sizes = table[table["status"] == "crossed"].groupby("family")["n_params"].nunique()
+        sizes = table[table["status"] == Where.CROSSED].groupby("family")["n_params"].nunique()
         crossed = {str(name): int(count) for name, count in sizes.items()}
     fix = FIXES.get(signal, "")
     return max(every, key=lambda f: (not f.values.get(fix, False), crossed.get(f.label, 0)))
@@ -234,7 +250,7 @@ def law_of(
     `absent` is why there can be none (`absence_of`), which then is the law's status.
     """
     law = fit_critical_lr(_own(table, family), level=level)
-    return replace(law, status=f"cannot tell: {absent}") if absent else law
+    return replace(law, status=Status.cannot_tell(absent)) if absent else law
 
 
 def loss_law_of(
@@ -242,11 +258,11 @@ def loss_law_of(
 ) -> tuple[CriticalLaw, str]:
     """The law of the learning rate at which one family's loss suffers, and against what."""
     own = _own(table, family)
-    kind = "penalty" if (own["penalty_status"] != "cannot tell").any() else "excess"
+    kind = "penalty" if (own["penalty_status"] != Where.CANNOT_TELL).any() else "excess"
     about = {"penalty": "above the twin with the cure", "excess": "above the best of its curve"}
     names = {f"{kind}_lr": "critical_lr", f"{kind}_low": "low", f"{kind}_high": "high"}
     loss = own[["n_params", *names]].rename(columns=names)
-    return fit_critical_lr(loss, level=level), f"loss {PENALTY:g} nats {about[kind]}"
+    return fit_critical_lr(loss, level=level), f"loss {WORTH:g} nats {about[kind]}"
 
 
 def _own(table: pd.DataFrame | None, family: Family | None) -> pd.DataFrame:
@@ -257,12 +273,13 @@ def _own(table: pd.DataFrame | None, family: Family | None) -> pd.DataFrame:
 
 def _verdict(
     law: CriticalLaw, critical: Estimate, n_params: float, lr: float | None
-) -> tuple[float | None, str | None]:
+) -> tuple[float | None, Stability | None]:
     if lr is None:
         return None, None
     if not math.isfinite(critical.median):
-        return None, "cannot tell"
+        return None, Stability.CANNOT_TELL
     probability = law.probability_unstable(n_params, lr)
     if lr > critical.high:
-        return probability, "unstable"
-    return probability, "stable" if lr < critical.low else "cannot tell"
+        return probability, Stability.UNSTABLE
+    below = lr < critical.low
+    return probability, Stability.STABLE if below else Stability.CANNOT_TELL

@@ -2,18 +2,21 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from foretune.analysis.across_scale.prediction import Prediction, Source
+from foretune.analysis.across_scale.prediction import Prediction, Source, Stability
 from foretune.analysis.measures.critical_lr import critical_table
+from foretune.analysis.measures.crossing import Where
 from foretune.analysis.records.families import held_constant, select
 from foretune.analysis.records.load import Records, load
+from foretune.analysis.stats.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """What the size of a forecast did once it was run."""
 
     measured: float
@@ -23,17 +26,35 @@ class Verdict:
     n_seeds: int
     ratio: float
     """Forecast / measured."""
-    inside_interval: bool
-    confirmed: bool
+    verdict: Verdict
     """Whether the measured critical learning rate lies in the forecast's interval."""
-    verdict_held: bool | None
-    """Whether `stable` or `unstable` was right; None where nothing was claimed or measured."""
-    status: str
-    """`confirmed`, `refuted` or `cannot tell`."""
+    at_lr: Verdict
+    """Whether `stable` or `unstable` was right; that cannot be told where nothing was claimed or
+    measured."""
     sentence: str
 
+    def row(self) -> dict[str, Any]:
+        """As a table has it."""
+        confirmed = self.verdict is Verdict.HOLDS
+        return {
+            "measured": self.measured,
+            "measured_low": self.measured_low,
+            "measured_high": self.measured_high,
+            "n_seeds": self.n_seeds,
+            "ratio": self.ratio,
+            "inside_interval": confirmed,
+            "confirmed": confirmed,
+            "verdict_held": self.at_lr.column,
+            "status": _word(self.verdict),
+            "sentence": self.sentence,
+        }
 
-def verify(prediction: Prediction, source: Source) -> Verdict:
+
+def _word(verdict: Verdict) -> str:
+    return verdict.choose("confirmed", "refuted", str(verdict))
+
+
+def verify(prediction: Prediction, source: Source) -> Verification:
     """The forecast against runs of the size that it was about, read in the same way."""
     records = source if isinstance(source, Records) else load(source)
     if not math.isfinite(prediction.critical_lr):
@@ -56,7 +77,7 @@ def verify(prediction: Prediction, source: Source) -> Verdict:
             f"{records.directory} holds no ended run of {prediction.family} at "
             f"{prediction.n_params:,.0f} parameters",
         )
-    crossed = table[table["status"] == "crossed"]
+    crossed = table[table["status"] == Where.CROSSED]
     if crossed.empty:
         return _bounded(prediction, float(table["low"].max()), float(table["high"].min()))
     return _compared(prediction, crossed)
@@ -73,34 +94,33 @@ def _differences(prediction: Prediction, trials: pd.DataFrame) -> str:
     return ", ".join(parts)
 
 
-def _compared(prediction: Prediction, crossed: pd.DataFrame) -> Verdict:
+def _compared(prediction: Prediction, crossed: pd.DataFrame) -> Verification:
     measured = float(10 ** np.log10(crossed["critical_lr"].to_numpy(float)).mean())
     inside = prediction.low <= measured <= prediction.high
     ratio = prediction.critical_lr / measured
     seeds = "1 seed" if len(crossed) == 1 else f"{len(crossed)} seeds"
+    verdict = Verdict.of(inside, not inside)
     held, about = _at_lr(prediction, measured, measured)
     sentence = (
-        f"{'Confirmed' if inside else 'Refuted'}: at {prediction.n_params:,.0f} parameters the "
+        f"{_word(verdict).capitalize()}: at {prediction.n_params:,.0f} parameters the "
         f"critical learning rate was forecast at {_forecast(prediction)} and measured at "
         f"{measured:.3g} ({seeds}). The forecast was {abs(ratio - 1):.0%} too "
         f"{'high' if ratio >= 1 else 'low'}, and the measurement lies "
         f"{'inside' if inside else 'outside'} its interval.{about}"
     )
-    return Verdict(
+    return Verification(
         measured=measured,
         measured_low=float(crossed["low"].min()),
         measured_high=float(crossed["high"].max()),
         n_seeds=len(crossed),
         ratio=ratio,
-        inside_interval=inside,
-        confirmed=inside,
-        verdict_held=held,
-        status="confirmed" if inside else "refuted",
+        verdict=verdict,
+        at_lr=held,
         sentence=sentence,
     )
 
 
-def _bounded(prediction: Prediction, low: float, high: float) -> Verdict:
+def _bounded(prediction: Prediction, low: float, high: float) -> Verification:
     """The verdict where the grid only says on which side the crossing lies."""
     if not (low > prediction.high or high < prediction.low):
         known = [f"above {low:.3g}"] if low > 0 else []
@@ -112,37 +132,38 @@ def _bounded(prediction: Prediction, low: float, high: float) -> Verdict:
     side = f"above {low:.3g}" if low > prediction.high else f"below {high:.3g}"
     held, about = _at_lr(prediction, low, high)
     sentence = (
-        f"Refuted: at {prediction.n_params:,.0f} parameters the critical learning rate was "
-        f"forecast at {_forecast(prediction)}, and it lies {side}.{about}"
+        f"{_word(Verdict.FAILS).capitalize()}: at {prediction.n_params:,.0f} parameters the "
+        f"critical learning rate was forecast at {_forecast(prediction)}, and it "
+        f"lies {side}.{about}"
     )
     nan = math.nan
-    return Verdict(nan, low, high, 0, nan, False, False, held, "refuted", sentence)
+    return Verification(nan, low, high, 0, nan, Verdict.FAILS, held, sentence)
 
 
 def _untold(
     prediction: Prediction, reason: str, low: float = math.nan, high: float = math.nan
-) -> Verdict:
+) -> Verification:
     nan = math.nan
     held, about = _at_lr(prediction, low, high)
     sentence = f"Cannot tell: {reason}.{about}"
-    return Verdict(nan, low, high, 0, nan, False, False, held, "cannot tell", sentence)
+    return Verification(nan, low, high, 0, nan, Verdict.CANNOT_TELL, held, sentence)
 
 
 def _forecast(prediction: Prediction) -> str:
     return f"{prediction.critical_lr:.3g} ({prediction.low:.3g} to {prediction.high:.3g})"
 
 
-def _at_lr(prediction: Prediction, low: float, high: float) -> tuple[bool | None, str]:
+def _at_lr(prediction: Prediction, low: float, high: float) -> tuple[Verdict, str]:
     """Whether the verdict on one learning rate held, given bounds on the critical one."""
-    if prediction.lr is None or prediction.verdict not in ("stable", "unstable"):
-        return None, ""
+    if prediction.lr is None or prediction.verdict not in (Stability.STABLE, Stability.UNSTABLE):
+        return Verdict.CANNOT_TELL, ""
     if low >= prediction.lr:
-        found = "stable"
+        found = Stability.STABLE
     elif high <= prediction.lr:
-        found = "unstable"
+        found = Stability.UNSTABLE
     else:
-        return None, ""
-    held = found == prediction.verdict
-    return held, (
+        return Verdict.CANNOT_TELL, ""
+    right = found is prediction.verdict
+    return Verdict.of(right, not right), (
         f" At learning rate {prediction.lr:g} it was forecast {prediction.verdict} and was {found}."
     )

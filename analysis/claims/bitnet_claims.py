@@ -26,6 +26,7 @@ from foretune.analysis.claims.format_cells import (
 from foretune.analysis.measures.sensitivity import lr_sensitivity, sensitivity_cells
 from foretune.analysis.records.families import LR
 from foretune.analysis.records.schema import UNFINISHED
+from foretune.analysis.stats.verdict import Verdict
 
 MATCH: Final = {"loss": 0.02, "error": 0.01}
 """A difference up to this, in nats or as a share of images, is a match."""
@@ -36,13 +37,9 @@ DECAY: Final = "optimizer.weight_decay"
 def match_claim(name: str, found: Comparison, metric: str) -> Claim:
     """Whether the left side of a comparison is as good as the right one or better."""
     bound = MATCH[metric]
-    holds = None
-    if found.high <= bound:
-        holds = True
-    elif found.low > bound:
-        holds = False
+    verdict = Verdict.of(found.high <= bound, found.low > bound)
     numbers = {"difference": found.difference, "low": found.low, "high": found.high}
-    return Claim(name, found.sentence, holds, numbers)
+    return Claim(name, found.sentence, verdict, numbers)
 
 
 def width_claims(trials: pd.DataFrame, *, metric: str = "loss") -> list[Claim]:
@@ -123,13 +120,14 @@ def lr_claims(trials: pd.DataFrame) -> list[Claim]:
             a, b = rows.loc[quantizer], rows.loc[PLAIN]
             drop = float(b["sensitivity"] - a["sensitivity"])
             margin = float(np.hypot(a["high"] - a["low"], b["high"] - b["low"]) / 2)
-            holds = True if drop > margin else (False if drop < -margin else None)
+            verdict = Verdict.of(drop > margin, drop < -margin)
             text = (
                 f"{quantizer} against full precision ({where}): LR sensitivity "
                 f"{a['sensitivity']:.3f} against {b['sensitivity']:.3f} nats "
                 f"(difference {-drop:+.3f}, 90 % margin {margin:.3f})."
             )
-            claims.append(Claim("less sensitive to the learning rate", text, holds, {"drop": drop}))
+            name = "less sensitive to the learning rate"
+            claims.append(Claim(name, text, verdict, {"drop": drop}))
     return claims
 
 
@@ -160,7 +158,8 @@ def decay_claims(trials: pd.DataFrame) -> list[Claim]:
             f"over the decays {', '.join(f'{d:g}' for d in means.index)} costs "
             f"{spread[str(quantizer)].mean():.3f}."
         )
-        claims.append(Claim("best decay", text, None, {"decay": float(means.idxmin())}))
+        best = {"decay": float(means.idxmin())}
+        claims.append(Claim("best decay", text, Verdict.CANNOT_TELL, best))
     for quantizer in fewer_bits(cells) if PLAIN in spread else []:
         difference = (spread[quantizer] - spread[PLAIN]).dropna()
         if len(difference) < 2:
@@ -168,13 +167,13 @@ def decay_claims(trials: pd.DataFrame) -> list[Claim]:
         quantile = float(special.stdtrit(len(difference) - 1, (1 + LEVEL) / 2))
         half = quantile * float(difference.std(ddof=1)) / len(difference) ** 0.5
         low, high = difference.mean() - half, difference.mean() + half
-        holds = True if high < 0 else (False if low > 0 else None)
+        verdict = Verdict.of(high < 0, low > 0)
         text = (
             f"{quantizer} against full precision: decay sensitivity differs by "
             f"{difference.mean():+.3f} nats (90 % interval {low:+.3f} to {high:+.3f})."
         )
         claims.append(
-            Claim("less sensitive to decay", text, holds, {"difference": difference.mean()})
+            Claim("less sensitive to decay", text, verdict, {"difference": difference.mean()})
         )
     return claims
 
@@ -231,15 +230,15 @@ def needed_width_claims(trials: pd.DataFrame) -> list[Claim]:
     table = needed_width(trials)
     claims = []
     for row in table.itertuples(index=False):
-        holds = True if row.high <= 2 else (False if row.low > 2 else None)
+        verdict = Verdict.of(row.high <= 2, row.low > 2)
         spread = f"{row.low:.2f} to {row.high:.2f} over {row.n_seeds} seeds"
         if row.n_seeds < 2:
-            holds, spread = None, "one seed"
+            verdict, spread = Verdict.CANNOT_TELL, "one seed"
         text = (
             f"{row.quantizer} reaches full precision of width {row.size:g} at {row.factor:.2f} "
             f"times the width ({spread})."
         )
-        claims.append(Claim("twice the width is enough", text, holds, {"factor": row.factor}))
+        claims.append(Claim("twice the width is enough", text, verdict, {"factor": row.factor}))
     return claims
 
 

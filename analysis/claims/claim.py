@@ -1,7 +1,9 @@
 """A sentence with a verdict."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from foretune.analysis.stats.verdict import Verdict
 
 LOSS_SEED_SD: Final = 0.04
 """Standard deviation of one final loss between seeds, nats: 0.004 to 0.09, root mean square 0.04,
@@ -10,9 +12,18 @@ over three seeds of the byte language model at widths 16 to 64 and five learning
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A sentence, and whether the data bear it out; None where they cannot tell."""
+    """A sentence, and whether the data bear it out."""
 
     name: str
     sentence: str
-    holds: bool | None
+    verdict: Verdict
     numbers: dict[str, float]
+
+    def row(self) -> dict[str, Any]:
+        """As a table has it: the verdict is the column `holds`, empty where it cannot be told."""
+        return {
+            "name": self.name,
+            "sentence": self.sentence,
+            "holds": self.verdict.column,
+            "numbers": self.numbers,
+        }

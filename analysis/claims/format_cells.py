@@ -15,6 +15,7 @@ from scipy import special
 
 from foretune.analysis.records.families import LR, QUANTIZER, quantizer_name
 from foretune.analysis.records.schema import UNFINISHED
+from foretune.analysis.stats.verdict import Verdict
 
 PLAIN: Final = "full precision"
 CONTROL: Final = "full precision + norms"
@@ -122,8 +123,9 @@ class Comparison:
     low: float
     high: float
     n_seeds: int
-    verdict: str
-    """better, worse, or cannot tell (the interval holds zero, or there are fewer than 2 seeds)."""
+    better: Verdict
+    """Whether the left one is; that cannot be told where the interval holds zero, or there are
+    fewer than two seeds."""
 
 
 def compare(
@@ -177,19 +179,16 @@ def _comparison(differences: pd.Series, what: str, unit: str, level: float) -> C
     if len(values) < 2:
         nan = math.nan
         why = "fewer than two seeds have both" if "bytes" not in what else "its bytes lie outside"
-        return Comparison(f"{what}: cannot tell, {why}.", nan, nan, nan, len(values), "cannot tell")
+        untold = Verdict.CANNOT_TELL
+        return Comparison(f"{what}: {untold}, {why}.", nan, nan, nan, len(values), untold)
     mean, half = _interval(values, level)
-    verdict = "cannot tell"
-    if mean + half < 0:
-        verdict = "better"
-    elif mean - half > 0:
-        verdict = "worse"
-    word = "no clear difference" if verdict == "cannot tell" else verdict
+    better = Verdict.of(mean + half < 0, mean - half > 0)
+    word = better.choose("better", "worse", "no clear difference")
     sentence = (
         f"{what}: {word}, {mean:+.3f} {unit} "
         f"({level:.0%} interval {mean - half:+.3f} to {mean + half:+.3f}, {len(values)} seeds)."
     )
-    return Comparison(sentence, mean, mean - half, mean + half, len(values), verdict)
+    return Comparison(sentence, mean, mean - half, mean + half, len(values), better)
 
 
 def _interval(values: np.ndarray[Any, Any], level: float) -> tuple[float, float]:

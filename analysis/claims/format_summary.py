@@ -21,6 +21,7 @@ from foretune.analysis.claims.format_cells import (
 )
 from foretune.analysis.records.families import QUANTIZER, factors, label, select
 from foretune.analysis.records.schema import UNFINISHED
+from foretune.analysis.stats.verdict import Verdict
 
 FORMAT: Final = QUANTIZER[0]
 AXES: Final = {"model.qk_norm": "lr", bitnet_claims.DECAY: "decay"}
@@ -142,7 +143,9 @@ def _cannot_tell(cells: pd.DataFrame) -> Claim:
         why = (
             "they are compared seed by seed, which takes two seeds, better three; only one was run"
         )
-    return Claim("the formats", f"Cannot tell which format is better: {why}.", None, {})
+    return Claim(
+        "the formats", f"Cannot tell which format is better: {why}.", Verdict.CANNOT_TELL, {}
+    )
 
 
 def _sentence(cells: pd.DataFrame, setting: str, metric: str) -> str:
@@ -170,4 +173,5 @@ def _certainty(found: Comparison) -> str:
     if found.n_seeds < 2:
         return "fewer than two seeds ran both, so this may be chance"
     text = f"{LEVEL:.0%} interval {found.low:+.3f} to {found.high:+.3f} over {found.n_seeds} seeds"
-    return f"{text}, so this may be chance" if found.verdict == "cannot tell" else text
+    sure = found.better is not Verdict.CANNOT_TELL
+    return text if sure else f"{text}, so this may be chance"

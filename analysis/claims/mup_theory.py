@@ -33,6 +33,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from foretune.analysis.stats.status import CANNOT_TELL
+
 COLUMNS: Final = (
     "parametrization",
     "width",
@@ -57,7 +59,7 @@ TOLERANCE: Final = 0.25
 LEVEL: Final = 0.9
 """Coverage of the intervals of slopes."""
 
-FITS, FAILS, UNTOLD = "as theory", "not as theory", "cannot tell"
+FITS, FAILS, UNTOLD = "as theory", "not as theory", CANNOT_TELL
 NO_CLAIM: Final = "-"
 """Theory and verdict of what is told alone."""
 

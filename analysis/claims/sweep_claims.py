@@ -17,14 +17,17 @@ from foretune.analysis.measures.sensitivity import sensitivity_table
 from foretune.analysis.measures.signal import SIGNAL, absence, read_signal
 from foretune.analysis.records.families import FIXES, Family, factors, families, twin_of
 from foretune.analysis.records.load import Records
+from foretune.analysis.stats.verdict import Verdict
 
 RISES: Final = 0.8
 """Rank correlation from which a curve counts as rising."""
 SHARE: Final = 0.75
 """Share of the sizes or curves that must show a claim."""
+UNCLEAR: Final = "does not clearly change"
 RULE: Final = "a verdict takes three quarters, and none the other way"
 
-LOWERS: Final = {True: "lowers", False: "raises", None: "does not clearly change"}
+LOWERS: Final = ("lowers", "raises", UNCLEAR)
+"""What a cure does where the claim holds, fails and cannot be told."""
 
 
 def claims(
@@ -44,7 +47,7 @@ def claims(
     fix = FIXES.get(signal, "")
     if not pairs and fix in factors(records.trials):
         text = f"Cannot tell what {fix} changes: no two families differ in it alone."
-        found.append(Claim("the cure", text, None, {}))
+        found.append(Claim("the cure", text, Verdict.CANNOT_TELL, {}))
     bare = [f for f in every if not f.values.get(fix, False) and len(f.trials) >= 2]
     absent = {f.label: absence(f.trials, records.telemetry, signal) for f in every}
     for family in bare:
@@ -63,19 +66,23 @@ def sensitivity_claim(table: pd.DataFrame, without: Family, cured: Family) -> Cl
     name = f"sensitivity with the cure ({without.label})"
     if both.empty:
         return Claim(
-            name, f"Cannot tell LR sensitivity with and without: {without.label}.", None, {}
+            name,
+            f"Cannot tell LR sensitivity with and without: {without.label}.",
+            Verdict.CANNOT_TELL,
+            {},
         )
     drop = both["sensitivity"] - both["sensitivity_cured"]
     half = ((both["high"] - both["low"]) / 2, (both["high_cured"] - both["low_cured"]) / 2)
     signs = _signs(drop, np.hypot(*half))
-    holds = _combine(signs)
+    verdict = _combine(signs)
     listed = _listed(
         f"{a:.3f} to {b:.3f} at size {size:g}"
         for size, a, b in both[["size", "sensitivity", "sensitivity_cured"]].itertuples(index=False)
     )
     numbers = {f"size {s:g}": float(d) for s, d in zip(both["size"], drop, strict=True)}
-    text = f"{_cure(cured, without)} {LOWERS[holds]} LR sensitivity: {listed} ({_tally(signs)})."
-    return Claim(name, text, holds, numbers)
+    does = f"{_cure(cured, without)} {verdict.choose(*LOWERS)}"
+    text = f"{does} LR sensitivity: {listed} ({_tally(signs)})."
+    return Claim(name, text, verdict, numbers)
 
 
 def high_lr_claim(records: Records, without: Family, cured: Family) -> Claim:
@@ -91,23 +98,21 @@ def high_lr_claim(records: Records, without: Family, cured: Family) -> Claim:
         text = (
             f"Cannot tell the loss at the highest learning rates with and without: {without.label}."
         )
-        return Claim(name, text, None, {})
+        return Claim(name, text, Verdict.CANNOT_TELL, {})
     top = both[both["lr"] >= np.sort(both["lr"].unique())[-2:][0]]
     means = top.groupby("size")[["loss", "loss_cured"]].mean()
     count = top.groupby("size").size()
     gain = means["loss"] - means["loss_cured"]
     margin = special.stdtrit(4, 0.95) * LOSS_SEED_SD * np.sqrt(2 / count)
     signs = _signs(gain, margin)
-    holds = _combine(signs)
+    verdict = _combine(signs)
     listed = _listed(
         f"{row.loss:.2f} to {row.loss_cured:.2f} at size {size:g}" for size, row in means.iterrows()
     )
     rates = " and ".join(f"{lr:g}" for lr in np.sort(top["lr"].unique()))
-    text = (
-        f"{_cure(cured, without)} {LOWERS[holds]} the final loss (nats) at learning rate {rates}: "
-        f"{listed} ({_tally(signs)})."
-    )
-    return Claim(name, text, holds, {f"size {s:g}": float(g) for s, g in gain.items()})
+    does = f"{_cure(cured, without)} {verdict.choose(*LOWERS)}"
+    text = f"{does} the final loss (nats) at learning rate {rates}: {listed} ({_tally(signs)})."
+    return Claim(name, text, verdict, {f"size {s:g}": float(g) for s, g in gain.items()})
 
 
 def size_claim(table: pd.DataFrame, family: Family) -> Claim:
@@ -122,20 +127,20 @@ def size_claim(table: pd.DataFrame, family: Family) -> Claim:
     if known["n_params"].nunique() < 2:
         why = left_out if own["n_params"].nunique() >= 2 else "only one size was run"
         text = f"Cannot tell whether LR sensitivity rises with size in {family.label}: {why}."
-        return Claim(name, text, None, {})
+        return Claim(name, text, Verdict.CANNOT_TELL, {})
     rise = known["high_side"].iloc[-1] - known["high_side"].iloc[0]
     margin = ((known["high"] - known["low"]) / 2).iloc[[0, -1]].pow(2).sum() ** 0.5
-    holds = _combine(_signs(pd.Series([rise]), pd.Series([margin])))
+    verdict = _combine(_signs(pd.Series([rise]), pd.Series([margin])))
     listed = _listed(
         f"{h:.3f} at size {s:g}" for s, h in zip(known["size"], known["high_side"], strict=True)
     )
-    word = {True: "rises", False: "falls", None: "does not clearly change"}[holds]
+    word = verdict.choose("rises", "falls", UNCLEAR)
     text = (
         f"From the best learning rate up, LR sensitivity {word} with size in {family.label}: "
         f"{listed}{f'; {left_out}' if left_out else ''} (from first to last {rise:+.3f}, "
         f"noise {margin:.3f})."
     )
-    return Claim(name, text, holds, {"rise": float(rise)})
+    return Claim(name, text, verdict, {"rise": float(rise)})
 
 
 def _no_high_side(own: pd.DataFrame) -> str:
@@ -175,15 +180,15 @@ def _grows(cells: pd.DataFrame, family: Family, signal: str, x: str, along: str,
         text = (
             f"Cannot tell whether {signal} grows with {along} in {family.label}: fewer than three "
         )
-        return Claim(name, f"{text}points along it carry the signal.", None, {})
+        return Claim(name, f"{text}points along it carry the signal.", Verdict.CANNOT_TELL, {})
     rho = pd.Series(ranks)
-    verdicts = [True if r >= RISES else (False if r <= 0 else None) for r in rho]
-    holds = _combine(verdicts)
-    word = {True: "grows", False: "does not grow", None: "does not clearly grow"}[holds]
+    verdicts = [Verdict.of(r >= RISES, r <= 0) for r in rho]
+    verdict = _combine(verdicts)
+    word = verdict.choose("grows", "does not grow", "does not clearly grow")
     listed = _listed(f"{r:.2f} at {at} {value:g}" for value, r in ranks.items())
     tally = _tally(verdicts, f"{RISES:g} or more", "0 or less", "curves")
     text = f"{signal} {word} with {along} in {family.label}: rank correlation {listed} ({tally})."
-    return Claim(name, text, holds, {f"{at} {v:g}": float(r) for v, r in ranks.items()})
+    return Claim(name, text, verdict, {f"{at} {v:g}": float(r) for v, r in ranks.items()})
 
 
 def _rank_correlation(curve: pd.Series) -> float:
@@ -196,41 +201,41 @@ def slope_claim(law: CriticalLaw) -> Claim:
     """Whether the critical learning rate falls with the number of parameters."""
     name = "the law of the critical learning rate"
     if math.isnan(law.slope):
-        return Claim(name, f"{law.status[0].upper()}{law.status[1:]}.", None, {})
-    holds = True if law.slope_high < 0 else (False if law.slope_low > 0 else None)
-    word = {True: "falls", False: "rises", None: "does not clearly change"}[holds]
+        text = f"{law.status[0].upper()}{law.status[1:]}."
+        return Claim(name, text, Verdict.CANNOT_TELL, {})
+    verdict = Verdict.of(law.slope_high < 0, law.slope_low > 0)
+    word = verdict.choose("falls", "rises", UNCLEAR)
     text = (
         f"The critical learning rate {word} with the number of parameters, as N to the power "
         f"{law.slope:.2f} ({law.level:.0%} interval {law.slope_low:.2f} to {law.slope_high:.2f})."
     )
     numbers = {"slope": law.slope, "low": law.slope_low, "high": law.slope_high}
-    return Claim(name, text, holds, numbers)
+    return Claim(name, text, verdict, numbers)
 
 
-def _signs(difference: pd.Series, margin: pd.Series) -> list[bool | None]:
-    return [
-        True if d > m else (False if d < -m else None)
-        for d, m in zip(difference, margin, strict=True)
-    ]
+def _signs(difference: pd.Series, margin: pd.Series) -> list[Verdict]:
+    return [Verdict.of(d > m, d < -m) for d, m in zip(difference, margin, strict=True)]
 
 
-def _combine(verdicts: list[bool | None]) -> bool | None:
-    """True if at least `SHARE` say so and none the opposite; the same for False; else None."""
-    for answer in (True, False):
-        agree = sum(verdict is answer for verdict in verdicts)
-        if verdicts and agree >= SHARE * len(verdicts) and (not answer) not in verdicts:
-            return answer
-    return None
+def _combine(verdicts: list[Verdict]) -> Verdict:
+    """Holds if at least `SHARE` do and none fails, fails likewise; else it cannot be told."""
+    yes, no = _counts(verdicts)
+    enough = SHARE * max(1, len(verdicts))
+    return Verdict.of(yes >= enough and not no, no >= enough and not yes)
+
+
+def _counts(verdicts: list[Verdict]) -> tuple[int, int]:
+    return verdicts.count(Verdict.HOLDS), verdicts.count(Verdict.FAILS)
 
 
 def _tally(
-    verdicts: list[bool | None],
+    verdicts: list[Verdict],
     up: str = "lower beyond the noise",
     down: str = "higher",
     of: str = "sizes",
 ) -> str:
     """How many verdicts say what, and the rule that makes one of them."""
-    yes, no = (sum(verdict is answer for verdict in verdicts) for answer in (True, False))
+    yes, no = _counts(verdicts)
     return f"{up} at {yes} of {len(verdicts)} {of}, {down} at {no}; {RULE}"
 
 

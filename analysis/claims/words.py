@@ -1,32 +1,31 @@
 """The sentence of a claim: what the source found, what these runs measured, over how many."""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.intervals import LEVEL, Interval
+from foretune.analysis.stats.verdict import Verdict
 
 Expected = Literal["lower", "higher", "same", "not lower"]
 """Which side of zero the source's finding lies on; `same` and `not lower` have a tolerance."""
-HERE: Final = {True: "Here too", False: "Not here", None: "Can't be told here"}
 
 
-def verdict(found: Interval, expected: Expected, tolerance: float = 0.0) -> bool | None:
+def verdict(found: Interval, expected: Expected, tolerance: float = 0.0) -> Verdict:
     """Whether an interval bears a finding out.
 
     `same` holds where the whole interval lies within the tolerance around zero, `not lower` where
     it lies above minus the tolerance; both fail where it excludes zero and that.
     """
     if not found.known:
-        return None
+        return Verdict.CANNOT_TELL
     if expected == "lower":
-        return {-1: True, 1: False, 0: None}[found.sign]
+        return Verdict.of(found.sign < 0, found.sign > 0)
     if expected == "higher":
-        return {1: True, -1: False, 0: None}[found.sign]
-    if found.low > -tolerance and (expected == "not lower" or found.high < tolerance):
-        return True
-    outside = found.low > tolerance and expected == "same"
-    return False if found.high < -tolerance or outside else None
+        return Verdict.of(found.sign > 0, found.sign < 0)
+    inside = found.low > -tolerance and (expected == "not lower" or found.high < tolerance)
+    above = found.low > tolerance and expected == "same"
+    return Verdict.of(inside, found.high < -tolerance or above)
 
 
 def told(found: Interval, unit: str = "", digits: int = 3, level: float = LEVEL) -> str:
@@ -77,11 +76,11 @@ def claim(
 
     `by_size` adds its parts, `also` a sentence more.
     """
-    holds = verdict(found, expected, tolerance)
-    start = f"Source A: {finding}. {HERE[holds]}: {what} "
+    here = verdict(found, expected, tolerance)
+    start = f"Source A: {finding}. {here.here}: {what} "
     if not found.known:
         text = f"{start}is {told(found)}."
-        return Claim(name, f"{text} {also}".strip(), None, {})
+        return Claim(name, f"{text} {also}".strip(), here, {})
     parts = {k: part for k, part in (by_size or {}).items() if part.known}
     listed = "; ".join(f"{_short(part, digits)} at size {k}" for k, part in parts.items())
     text = f"{start}is {told(found, unit, digits)}, {counted(found)}"
@@ -89,9 +88,10 @@ def claim(
     if expected in ("same", "not lower"):
         text += f" Up to {tolerance:g} {unit} counts as none."
     by_number = {f"size {k}": part.value for k, part in parts.items()}
-    return Claim(name, f"{text} {also}".strip(), holds, numbers(found, "value", **by_number))
+    return Claim(name, f"{text} {also}".strip(), here, numbers(found, "value", **by_number))
 
 
 def cannot_tell(name: str, finding: str, reason: str) -> Claim:
     """A finding that these runs say nothing about, and why."""
-    return Claim(name, f"Source A: {finding}. {HERE[None]}: {reason}.", None, {})
+    here = Verdict.CANNOT_TELL
+    return Claim(name, f"Source A: {finding}. {here.here}: {reason}.", here, {})

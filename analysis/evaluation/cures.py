@@ -19,7 +19,8 @@ import pandas as pd
 from foretune.analysis.evaluation.backtest import fold_of, read_landmarks_of
 from foretune.analysis.inside_run.features import FEATURES, LOGIT, Trace, read_features
 from foretune.analysis.inside_run.landmark import filled
-from foretune.analysis.measures.twins import FIXES, WORTH
+from foretune.analysis.measures.excess import WORTH
+from foretune.analysis.measures.twins import FIXES
 from foretune.analysis.stats.logistic import Logistic, fit_logistic
 
 SHARE: Final = 0.10

@@ -49,7 +49,7 @@ def fit_forecast(
         "thresholds": {
             f"{rate:g}": max(found.value, LEAST)
             for rate, found in thresholds.items()
-            if found.status.startswith("ok")
+            if found.status.is_ok
         },
         "horizon": {
             name: [float(chosen[name].min()), float(chosen[name].max())] for name in HORIZON

@@ -27,6 +27,7 @@ from foretune.analysis.figures.canvas import (
 )
 from foretune.analysis.figures.palette import FAMILY_INKS, FAMILY_STYLES
 from foretune.analysis.laws.critical_law import CriticalLaw
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.thresholds import PAPER_ATTENTION_LOGIT
 
 
@@ -153,8 +154,8 @@ def critical_figure(
     figure, (axes,) = panel_row(1, width=7.2, height=4.6)
     kinds = (
         ("critical_lr", "o", INK, "signal at the danger line"),
-        ("penalty_lr", "s", FAMILY_INKS[1], "loss 0.1 nats above the twin"),
-        ("excess_lr", "D", FAMILY_INKS[2], "loss 0.1 nats above its best"),
+        ("penalty_lr", "s", FAMILY_INKS[1], f"loss {WORTH:g} nats above the twin"),
+        ("excess_lr", "D", FAMILY_INKS[2], f"loss {WORTH:g} nats above its best"),
     )
     for column, marker, ink, text in kinds:
         own = table.dropna(subset=[column])

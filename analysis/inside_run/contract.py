@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from foretune.analysis.stats.status import Status
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -27,8 +29,11 @@ class Forecast:
     """Step by which the damage is expected to show; NaN where nothing is said."""
     reason: str
     """A clause that gives the number the forecast rests on."""
-    status: str = "ok"
-    """`ok`, or `cannot tell: ` and why."""
+    status: Status = Status.ok()  # noqa: RUF009 - text, so as immutable as any
+    """`ok`, or `cannot tell: ` and why; plain text becomes one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", Status(self.status))
 
 
 class Predictor(Protocol):
@@ -39,7 +44,7 @@ class Predictor(Protocol):
 
 def cannot_tell(why: str) -> Forecast:
     """Returns the forecast that says nothing."""
-    return Forecast(math.nan, math.nan, why, f"cannot tell: {why}")
+    return Forecast(math.nan, math.nan, why, Status.cannot_tell(why))
 
 
 def rank(probability: float, reason: str) -> Forecast:

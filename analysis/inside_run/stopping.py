@@ -70,7 +70,7 @@ class StopRule:
         if LOGIT not in row:
             return None
         forecast = self.model.judge(self.trace, self.context)
-        if not forecast.status.startswith("ok"):
+        if not forecast.status.is_ok:
             return None
         self.largest = max(self.largest, forecast.probability)
         if forecast.probability <= self.threshold:

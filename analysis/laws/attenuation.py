@@ -61,7 +61,7 @@ def attenuation(
             continue  # This family has no parameters of the kind.
         law = fit(cells, form)
         found = law.predict(n_params, lr, level)
-        told = not found.status.startswith("cannot tell")
+        told = found.status.can_tell
         near = law.believe(n_params, lr).below(math.log10(line)) if told else math.nan
         rows.append(
             {

@@ -18,6 +18,7 @@ from foretune.analysis.laws.laws import Estimate, reach
 from foretune.analysis.measures.crossing import critical_lr
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.stats.regression import Posterior, Prior, regress
+from foretune.analysis.stats.status import Status
 
 AXES: Final = ("model.depth", "model.head_dim", "data.sequence_length", "batch_size", "steps")
 PRIOR_SD: Final = 0.5
@@ -39,7 +40,7 @@ class AxisLaw:
     largest: float
     posterior: Posterior
     n_crossings: int
-    status: str
+    status: Status
 
     def predict(
         self, n_params: float, settings: Mapping[str, float], level: float = 0.9
@@ -52,9 +53,9 @@ class AxisLaw:
             if not low <= value <= high:
                 nan = math.nan
                 why = f"{axis} {value:g} lies outside the fitted {low:g} to {high:g}"
-                return Estimate(nan, nan, nan, f"cannot tell: {why}")
+                return Estimate(nan, nan, nan, Status.cannot_tell(why))
         status = reach(n_params, self.smallest, self.largest)
-        if status.startswith("cannot tell"):
+        if not status.can_tell:
             return Estimate(math.nan, math.nan, math.nan, status)
         row = _row(n_params, settings, self.axes, self.usual)
         median, low, high = (float(10**x) for x in self.posterior.predict(row, level))
@@ -111,11 +112,11 @@ def predict_at(
     try:
         law = fit_axes(crossings)
     except ValueError as error:
-        return Estimate(math.nan, math.nan, math.nan, f"cannot tell: {error}")
+        return Estimate(math.nan, math.nan, math.nan, Status.cannot_tell(str(error)))
     for axis, value in settings.items():
         if axis not in law.axes and not math.isclose(value, law.usual[axis]):
             why = f"{axis} was {law.usual[axis]:g} wherever the signal crossed; vary it"
-            return Estimate(math.nan, math.nan, math.nan, f"cannot tell: {why}")
+            return Estimate(math.nan, math.nan, math.nan, Status.cannot_tell(why))
     return law.predict(n_params, settings, level)
 
 
@@ -148,7 +149,7 @@ def fit_axes(crossings: pd.DataFrame) -> AxisLaw:
         largest=float(known["n_params"].max()),
         posterior=regress(design, target, target, groups, prior),
         n_crossings=len(known),
-        status=f"ok: {len(known)} crossings over {', '.join(axes) or 'no axis'}",
+        status=Status.ok(f"{len(known)} crossings over {', '.join(axes) or 'no axis'}"),
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from foretune.analysis.laws.laws import Estimate, reach
 from foretune.analysis.stats.predictive import Belief
 from foretune.analysis.stats.regression import Posterior, Prior, regress
+from foretune.analysis.stats.status import Status
 
 PRIOR: Final = Prior(mean=(-2.0, -0.5), sd=(10.0, 0.25), noise=0.06, worth=4.0, group_share=0.25)
 """Slope and noise as measured on the byte language model at widths 16 to 256 (head dim 16)."""
@@ -20,7 +21,7 @@ the optimum that it counts from lies between grid points, differently at each si
 
 @dataclass(frozen=True, slots=True)
 class CriticalLaw:
-    """log10 critical LR = a + slope * log10 N; `status` begins with `ok` or `cannot tell`."""
+    """log10 critical LR = a + slope * log10 N; `status` is ok or cannot tell."""
 
     slope: float
     """Dex of learning rate per decade of N."""
@@ -37,14 +38,14 @@ class CriticalLaw:
     residuals: tuple[float, ...]
     """log10 measured / fitted of each crossing, in the order given, dex."""
     prior: str
-    status: str
+    status: Status
     centre: float = math.nan
     posterior: Posterior | None = None
 
     def predict(self, n_params: float, level: float = 0.9) -> Estimate:
         """The critical learning rate of one new run at a size, with its interval."""
         status = self._status(n_params)
-        if self.posterior is None or status.startswith("cannot tell"):
+        if self.posterior is None or not status.can_tell:
             return Estimate(math.nan, math.nan, math.nan, status)
         numbers = self.believe(n_params).interval(level)
         median, low, high = (float(10**number) for number in numbers)
@@ -58,7 +59,7 @@ class CriticalLaw:
 
     def probability_unstable(self, n_params: float, lr: float) -> float:
         """Probability that the critical learning rate lies below `lr`; NaN if it cannot tell."""
-        if self.posterior is None or self._status(n_params).startswith("cannot tell"):
+        if self.posterior is None or not self._status(n_params).can_tell:
             return math.nan
         return self.believe(n_params).below(math.log10(lr))
 
@@ -76,7 +77,7 @@ class CriticalLaw:
     def _row(self, n_params: float) -> np.ndarray:
         return np.array([1.0, math.log10(n_params) - self.centre])
 
-    def _status(self, n_params: float) -> str:
+    def _status(self, n_params: float) -> Status:
         if self.posterior is None:
             return self.status
         return reach(n_params, self.smallest, self.largest)
@@ -154,27 +155,28 @@ def prior_text(prior: Prior) -> str:
     )
 
 
-def _status(sizes: int, measured: int, bounded: int, left_out: int) -> str:
-    text = f"ok: {measured} crossings at {sizes} sizes"
+def _status(sizes: int, measured: int, bounded: int, left_out: int) -> Status:
+    text = f"{measured} crossings at {sizes} sizes"
     if sizes == 2:
         text += ", which the prior on the slope has to help"
     if bounded:
         text += f"; {bounded} more lie beyond the grid and enter as bounds"
     if left_out:
         text += f"; {left_out} could not be told and are left out"
-    return text
+    return Status.ok(text)
 
 
 def _no_law(
     known: pd.DataFrame, sizes: int, measured: int, left_out: int, level: float, prior: Prior
 ) -> CriticalLaw:
     reason = (
-        f"cannot tell: the critical learning rate was crossed inside the grid at {sizes} "
+        f"the critical learning rate was crossed inside the grid at {sizes} "
         f"size{'' if sizes == 1 else 's'}, and a law needs two; widen the grid or add sizes"
     )
     nan = math.nan
     bounded = len(known) - measured
-    text = reason + (f" ({left_out} could not be told)" if left_out else "")
+    reason += f" ({left_out} could not be told)" if left_out else ""
+    status = Status.cannot_tell(reason)
     return CriticalLaw(
-        nan, nan, nan, level, nan, nan, sizes, measured, bounded, (), prior_text(prior), text
+        nan, nan, nan, level, nan, nan, sizes, measured, bounded, (), prior_text(prior), status
     )

@@ -12,6 +12,7 @@ import pandas as pd
 from foretune.analysis.laws.averaging import AVERAGED, fit_average
 from foretune.analysis.laws.surfaces import FITS, Surface
 from foretune.analysis.stats.predictive import Belief
+from foretune.analysis.stats.status import Status
 
 CAUTION_BEYOND: Final = 16.0
 """Extrapolation, as a factor in N, past which a law warns: nothing further was ever confirmed."""
@@ -21,7 +22,7 @@ REFUSE_BEYOND: Final = 64.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval; `status` begins with `ok`, `caution` or `cannot tell`.
+    """A value with its interval, and how far it can be trusted.
 
     The interval is for one new run at a size that was not fitted. All three numbers are NaN where
     the law cannot tell.
@@ -30,7 +31,7 @@ class Estimate:
     median: float
     low: float
     high: float
-    status: str
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,12 @@ class Law:
     residuals: tuple[float, ...]
     """log10 measured / fitted of each uncensored cell, in the order given, dex."""
     surface: Surface
-    status: str
+    status: Status
 
     def predict(self, n_params: float, lr: float, level: float = 0.9) -> Estimate:
         """The signal of one new run, with an interval that holds `level` of such runs."""
         status = self.reach(n_params, lr)
-        if status.startswith("cannot tell"):
+        if not status.can_tell:
             return Estimate(math.nan, math.nan, math.nan, status)
         numbers = self.believe(n_params, lr).interval(level)
         median, low, high = (float(10**number) for number in numbers)
@@ -90,16 +91,15 @@ class Law:
         """What is believed of the log10 signal of one new run, wherever it is asked for."""
         return self.surface.believe(math.log10(n_params), math.log10(lr))
 
-    def reach(self, n_params: float, lr: float) -> str:
+    def reach(self, n_params: float, lr: float) -> Status:
         """How far a size and a learning rate lie from the fitted ones, as a status."""
         if not self.lrs[0] * (1 - 1e-9) <= lr <= self.lrs[-1] * (1 + 1e-9):
-            return (
-                f"cannot tell: learning rate {lr:g} lies outside the fitted {self.lrs[0]:g} to "
-                f"{self.lrs[-1]:g}"
+            return Status.cannot_tell(
+                f"learning rate {lr:g} lies outside the fitted {self.lrs[0]:g} to {self.lrs[-1]:g}"
             )
         status = reach(n_params, self.smallest, self.largest)
-        if self.status.startswith("caution") and status.startswith("ok"):
-            return f"{self.status}; {status.removeprefix('ok: ')}"
+        if status.is_ok and not self.status.is_ok:
+            return Status.caution(f"{self.status.reason}; {status.reason}")
         return status
 
 
@@ -176,26 +176,26 @@ def _shortage(known: pd.DataFrame, form: str) -> str:
     return f"curvature comes from the prior alone, since it takes {wanted} to see it, got {got}"
 
 
-def _fit_status(known: pd.DataFrame, given: int, short: str) -> str:
+def _fit_status(known: pd.DataFrame, given: int, short: str) -> Status:
     text = f"{len(known)} cells at {known['n_params'].nunique()} sizes"
     if known["censored"].any():
         text += f", {int(known['censored'].sum())} of them known only from below"
     if given > len(known):
         text += f"; {given - len(known)} cells without a positive finite value are left out"
-    return f"caution: {text}; {short}" if short else f"ok: {text}"
+    return Status.caution(f"{text}; {short}") if short else Status.ok(text)
 
 
-def reach(n_params: float, smallest: float, largest: float) -> str:
+def reach(n_params: float, smallest: float, largest: float) -> Status:
     """How far a size lies from the fitted ones, as a status."""
     if not (math.isfinite(n_params) and n_params > 0):
         raise ValueError(f"n_params must be positive and finite, got {n_params}; count parameters")
     factor = max(n_params / largest, smallest / n_params)
     side = "above the largest" if n_params > largest else "below the smallest"
     if factor <= 1:
-        return "ok: within the fitted sizes"
+        return Status.ok("within the fitted sizes")
     where = f"{factor:.3g} times {side} fitted size"
     if factor > REFUSE_BEYOND:
-        return f"cannot tell: {where}, and the limit is {REFUSE_BEYOND:g} times"
+        return Status.cannot_tell(f"{where}, and the limit is {REFUSE_BEYOND:g} times")
     if factor > CAUTION_BEYOND or n_params < smallest:
-        return f"caution: {where}, where no such forecast has been checked"
-    return f"ok: {where}"
+        return Status.caution(f"{where}, where no such forecast has been checked")
+    return Status.ok(where)

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from foretune.analysis.laws.laws import Estimate, Law
+from foretune.analysis.stats.status import Status
 
 POINTS: Final = 81
 """Learning rates at which the signal is asked for."""
@@ -27,7 +28,7 @@ class SurfaceCrossing:
     def predict(self, n_params: float, level: float = 0.9) -> Estimate:
         """The critical learning rate of one new run; a bound of 0 or inf lies beyond the grid."""
         status = self.law.reach(n_params, self.law.lrs[0])
-        if status.startswith("cannot tell"):
+        if not status.can_tell:
             return Estimate(math.nan, math.nan, math.nan, status)
         rates = np.geomspace(self.law.lrs[0], self.law.lrs[-1], POINTS)
         past = np.maximum.accumulate([self._past(n_params, float(rate)) for rate in rates])
@@ -35,14 +36,13 @@ class SurfaceCrossing:
         median, low, high = (_reached(rates, past, share) for share in (0.5, tail, 1 - tail))
         if not 0 < median < math.inf:
             side = "below" if median == 0 else "above"
-            return Estimate(
-                math.nan, low, high, f"cannot tell: it lies {side} the fitted learning rates"
-            )
+            status = Status.cannot_tell(f"it lies {side} the fitted learning rates")
+            return Estimate(math.nan, low, high, status)
         return Estimate(median, low, high, status)
 
     def probability_unstable(self, n_params: float, lr: float) -> float:
         """Probability that the critical learning rate lies below `lr`; NaN if it cannot tell."""
-        if self.law.reach(n_params, lr).startswith("cannot tell"):
+        if not self.law.reach(n_params, lr).can_tell:
             return math.nan
         return self._past(n_params, lr)
 

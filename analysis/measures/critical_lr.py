@@ -8,13 +8,13 @@ import pandas as pd
 
 from foretune.analysis.measures.crossing import (
     CANNOT_TELL,
-    PENALTY,
     READ_WINDOW,
     Crossing,
+    above_best_lr,
     critical_lr,
-    excess_lr,
     penalty_lr,
 )
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.records.families import families, twin_of
 
@@ -30,7 +30,7 @@ def critical_table(
     threshold: float,
     signal: str = SIGNAL,
     window: tuple[float, float] = READ_WINDOW,
-    penalty: float = PENALTY,
+    penalty: float = WORTH,
 ) -> pd.DataFrame:
     """Critical learning rates per family, size and seed, tidy.
 
@@ -55,7 +55,7 @@ def critical_table(
                 family.values
                 | where
                 | _named(critical_lr(group, threshold=threshold), "critical_lr low high status")
-                | _named(excess_lr(group, penalty=penalty), _prefixed("excess"))
+                | _named(above_best_lr(group, penalty=penalty), _prefixed("excess"))
                 | _named(against, _prefixed("penalty"))
             )
     names = ["critical_lr", "low", "high", "status"]

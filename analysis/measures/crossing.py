@@ -7,6 +7,7 @@ says that a run is unstable, the others what that costs.
 
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -14,35 +15,44 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from foretune.analysis.measures.labels import UNSTABLE, excess
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, WORTH, excess
+from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
 
 READ_WINDOW: Final = (0.75, 1.0)
 """Share of a run's steps over which a signal is read. The last quarter lies past warm-up, and past
 the peak of the logits that a decaying learning rate leaves behind."""
-PENALTY: Final = 0.1
-"""Loss, nats, at which a run counts as suffering."""
 BISECTIONS: Final = 50
 """Halvings of a grid step in which a smooth curve meets its line."""
 FLOOR: Final = 1e-6
 """A signal at or below this share of its line counts as this share: logits can be zero at init."""
 
 
+class Where(StrEnum):
+    """Where a curve meets its line, as tables have it in a column of statuses."""
+
+    CROSSED = "crossed"
+    BELOW = "below the grid"
+    """Past the line at every learning rate."""
+    ABOVE = "above the grid"
+    """Past it at none."""
+    CANNOT_TELL = UNTOLD
+
+
 @dataclass(frozen=True, slots=True)
 class Crossing:
     """The learning rate at which a curve meets a line, and the grid points that enclose it.
 
-    `status` is `crossed`, `below the grid` (past the line at every learning rate), `above the grid`
-    (at none) or `cannot tell`. Where it isn't crossed `value` is NaN, and `low` and `high` hold
+    Where it isn't crossed `value` is NaN, and `low` and `high` hold
     what the grid still says: the crossing is below its lowest or above its highest rate.
     """
 
     value: float
     low: float
     high: float
-    status: str
+    status: Where
 
 
-CANNOT_TELL: Final = Crossing(math.nan, math.nan, math.nan, "cannot tell")
+CANNOT_TELL: Final = Crossing(math.nan, math.nan, math.nan, Where.CANNOT_TELL)
 
 
 def critical_lr(cells: pd.DataFrame, *, threshold: float, smooth: bool = False) -> Crossing:
@@ -62,7 +72,7 @@ def critical_lr(cells: pd.DataFrame, *, threshold: float, smooth: bool = False) 
     censored = points["censored"] if "censored" in points else np.zeros(len(points), bool)
     hidden = pd.Series(censored, index=points.index)
     found = _cross(points["lr"], height, 0.0, hidden)
-    if found.status != "crossed" or not smooth:
+    if found.status is not Where.CROSSED or not smooth:
         return found
     curve = height.groupby(points["lr"]).mean()
     rates, level = curve.index.to_numpy(float), isotonic_regression(curve.to_numpy(float)).x
@@ -71,11 +81,11 @@ def critical_lr(cells: pd.DataFrame, *, threshold: float, smooth: bool = False) 
     return replace(found, value=value, high=value if found.high == found.value else found.high)
 
 
-def excess_lr(cells: pd.DataFrame, *, penalty: float = PENALTY) -> Crossing:
+def above_best_lr(cells: pd.DataFrame, *, penalty: float = WORTH) -> Crossing:
     """Learning rate above the optimum at which the loss exceeds the curve's best by a penalty.
 
     `cells` has columns `lr` and `loss` (nats, capped at the loss at init). Needs no twin, but an
-    optimum that lies between two grid points makes the excess look smaller than it is.
+    optimum that lies between two grid points makes the loss above it look smaller than it is.
     """
     points = _clean(cells, ("lr", "loss")).groupby("lr", as_index=False)["loss"].mean()
     if len(points) < 2:
@@ -83,12 +93,12 @@ def excess_lr(cells: pd.DataFrame, *, penalty: float = PENALTY) -> Crossing:
     best = points.loc[points["loss"].idxmin()]
     above = points[points["lr"] >= best["lr"]]
     if len(above) < 2:
-        return Crossing(math.nan, float(best["lr"]), math.inf, "above the grid")
+        return Crossing(math.nan, float(best["lr"]), math.inf, Where.ABOVE)
     return _cross(above["lr"], above["loss"] - best["loss"], penalty)
 
 
 def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
-    """Learning rate above the optimum at which the mean excess of `analysis.measures.labels` meets
+    """Learning rate above the optimum at which the mean excess of `analysis.measures.excess` meets
     a level.
 
     `cells` has columns `lr`, `loss` and `reference_loss` (nats), of one size. The excess of seed
@@ -96,7 +106,7 @@ def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
     overshoot (Fritsch and Butland 1984) that is flat at the optimum, as a loss is.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}; 0.1 is degraded")
+        raise ValueError(f"level must lie between 0 and 1, got {level}; {DEGRADED:g} is degraded")
     points = _clean(cells, ("lr", "loss", "reference_loss"))
     told = points.assign(loss=np.fmin(points["loss"], points["reference_loss"]))
     means = told.groupby("lr", as_index=False)[["loss", "reference_loss"]].mean()
@@ -107,9 +117,9 @@ def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
     rates = means["lr"].to_numpy(float)
     start = int((rates < best["lr"]).sum())
     if start == len(rates) - 1:
-        return Crossing(math.nan, float(best["lr"]), math.inf, "above the grid")
+        return Crossing(math.nan, float(best["lr"]), math.inf, Where.ABOVE)
     found = _cross(pd.Series(rates[start:]), pd.Series(share[start:]), level)
-    if found.status != "crossed":
+    if found.status is not Where.CROSSED:
         return found
     share[start:] = isotonic_regression(share[start:]).x
     return replace(found, value=_smooth_crossing(rates, share, start, level))
@@ -126,7 +136,7 @@ def _smooth_crossing(rates: np.ndarray, heights: np.ndarray, start: int, line: f
     return float(10**high)
 
 
-def penalty_lr(cells: pd.DataFrame, twin: pd.DataFrame, *, penalty: float = PENALTY) -> Crossing:
+def penalty_lr(cells: pd.DataFrame, twin: pd.DataFrame, *, penalty: float = WORTH) -> Crossing:
     """Learning rate at which a family loses a penalty against its twin with the cure.
 
     Both frames have columns `lr` and `loss` (nats, capped at the loss at init); learning rates that
@@ -172,15 +182,15 @@ def _cross(
     low = float(certain.max()) if certain.size else 0.0
     if not past.any():
         # A run that ended early below the line may have met it later.
-        status = "above the grid" if certain.size and low == rates[-1] else "cannot tell"
+        status = Where.ABOVE if certain.size and low == rates[-1] else Where.CANNOT_TELL
         return Crossing(math.nan, low, math.inf, status)
     first = int(past.argmax())
     if first == 0:
-        return Crossing(math.nan, 0.0, float(rates[0]), "below the grid")
+        return Crossing(math.nan, 0.0, float(rates[0]), Where.BELOW)
     share = (line - heights[first - 1]) / (heights[first] - heights[first - 1])
     value = float(rates[first - 1] * (rates[first] / rates[first - 1]) ** share)
     high = value if curve["hidden"].to_numpy(bool)[first] else float(rates[first])
-    return Crossing(value, low, high, "crossed")
+    return Crossing(value, low, high, Where.CROSSED)
 
 
 def _one_is_enough(curve: pd.DataFrame, line: float) -> bool:

@@ -1,8 +1,6 @@
-"""What became of a run, fixed before any predictor was fitted: excess loss and the labels of it.
+"""What became of a run, fixed before any predictor was fitted: the labels of its excess loss.
 
-Excess e = (min(final, reference) - best) / (reference - best): the share that was lost of what
-there was to gain. final is the validation loss after the whole schedule; reference that of who
-knows frequencies only (unigram entropy, class prior); best the lowest mean over seeds that any
+The excess e is that of `analysis.measures.excess`; its best is the lowest mean over seeds that any
 learning rate reached in the run's *group*: same size, same budget, same switches. A run that
 stopped being finite has e = 1.
 
@@ -10,20 +8,18 @@ Runs never blow up at small scale: they plateau. So labels are about e, not abou
 infinities, and the level decides the result; headlines are repeated at every one of `LEVELS`.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, excess
 from foretune.analysis.records.families import LR, settings
 from foretune.analysis.stats.series import SMOOTHING, z_against_before
 
-UNSTABLE: Final = 0.40
-"""Excess above which a run at more than the best learning rate is unstable: the primary label."""
-DEGRADED: Final = 0.10
-"""Excess above which such a run is degraded, if that is more than `SIGMAS` of the seeds too."""
 SIGMAS: Final = 4.0
-LEVELS: Final = (0.10, 0.20, 0.30, 0.40, 0.50)
+"""A degraded run has also lost more than so many standard deviations between seeds."""
+LEVELS: Final = (DEGRADED, 0.20, 0.30, UNSTABLE, 0.50)
 """Excesses at which every headline is repeated."""
 LAST: Final = 0.2
 """Share of the steps over which a collapsed run's smoothed loss is at the reference or above."""
@@ -35,20 +31,6 @@ SPIKY: Final = 0.01
 DRAWN: Final = "random-"
 """Parts of a bank that begin so hold configurations drawn at random, each in a group of its own:
 the search is the group, and its twin at a third of the learning rate says what the rate did."""
-
-
-def excess(final: Any, *, best: Any, reference: Any) -> np.ndarray:
-    """Returns e, in 0..1 (and below 0 where a run beats the best mean); NaN where nothing is known.
-
-    All in nats. ValueError where reference isn't above best: there was nothing to gain.
-    """
-    final, best, reference = (np.asarray(x, float) for x in (final, best, reference))
-    if np.any(reference <= best):
-        raise ValueError(
-            f"reference must be above best, got {float(np.max(best - reference)):.3g} nats below; "
-            f"train longer, or leave this group out."
-        )
-    return (np.minimum(final, reference) - best) / (reference - best)
 
 
 def label_runs(

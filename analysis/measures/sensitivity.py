@@ -16,6 +16,7 @@ from scipy import special
 
 from foretune.analysis.records.families import LR, families
 from foretune.analysis.records.schema import UNFINISHED
+from foretune.analysis.stats.status import Status
 
 SEED_SD: Final = 0.03
 """Prior standard deviation of the sensitivity between seeds, nats. Measured on the byte language
@@ -37,7 +38,7 @@ class Sensitivity:
     best_loss: float
     n_seeds: int
     n_lr: int
-    status: str
+    status: Status
 
 
 def lr_sensitivity(frame: pd.DataFrame, *, level: float = 0.9) -> Sensitivity:
@@ -173,11 +174,11 @@ def _margin(values: np.ndarray, level: float) -> float:
     return quantile * math.sqrt(squares / df / len(values))
 
 
-def _status(cells: _Cells, n_curves: int) -> str:
+def _status(cells: _Cells, n_curves: int) -> Status:
     if n_curves > 1:
-        text = f"ok: Student's t over {n_curves} seeds, with a prior of {SEED_SD} nats"
+        text = f"Student's t over {n_curves} seeds, with a prior of {SEED_SD} nats"
     else:
-        text = f"ok: one seed, so the interval rests on a prior of {SEED_SD} nats between seeds"
+        text = f"one seed, so the interval rests on a prior of {SEED_SD} nats between seeds"
     partial = cells.n_seeds - n_curves
     if partial and n_curves > 1:
         text += f"; {partial} seeds without the whole grid are left out"
@@ -186,14 +187,14 @@ def _status(cells: _Cells, n_curves: int) -> str:
     censored = int(cells.censored.sum())
     if censored:
         text += f"; {censored} stopped early and count from the best loss to the loss at init"
-    return text
+    return Status.ok(text)
 
 
 def _cannot_tell(
     reason: str, seeds: int, n_lr: int, lr: float = math.nan, loss: float = math.nan
 ) -> Sensitivity:
     nan = math.nan
-    return Sensitivity(nan, nan, nan, lr, loss, seeds, n_lr, f"cannot tell: {reason}")
+    return Sensitivity(nan, nan, nan, lr, loss, seeds, n_lr, Status.cannot_tell(reason))
 
 
 def sensitivity_cells(trials: pd.DataFrame) -> pd.DataFrame:

@@ -7,11 +7,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from foretune.analysis.measures.excess import DEGRADED, WORTH, excess, references
+from foretune.analysis.stats.status import Status
+
 PAPER_ATTENTION_LOGIT: Final = 1e4
 """Largest attention logit above which every run of Wortsman et al. (arXiv 2309.14322) diverged, at
 2.4M to 4.8B parameters, head dim 64-128 and 1e5 steps. One forecast rests on it."""
-UNSTABLE_EXCESS: Final = 0.1
-"""Share of what there is to lose, above which a run past the best learning rate is unstable."""
 ENOUGH: Final = 8
 """Runs of either label that `calibrate` asks for."""
 
@@ -23,9 +24,10 @@ class Threshold:
     value: float
     low: float
     high: float
-    n_unstable: int
-    n_stable: int
-    status: str
+    n_degraded: int
+    """Runs past the best learning rate that lost more than the line asks for (see `evidence`)."""
+    n_other: int
+    status: Status
     evidence: str
     horizon: str
 
@@ -34,13 +36,13 @@ ATTENTION_LOGIT: Final = Threshold(
     value=100.0,
     low=100.0,
     high=1000.0,
-    n_unstable=27,
-    n_stable=25,
-    status="ok: the default line for the largest attention logit",
+    n_degraded=27,
+    n_other=25,
+    status=Status.ok("the default line for the largest attention logit"),
     evidence=(
         "in 52 runs of a byte language model without qk-layernorm (widths 16 to 256), a largest "
-        "logit above 100 went with an excess loss over 0.1 nats past the best learning rate in 27 "
-        "of 27 cases and without it in 1 of 25; any line from 100 to 1000 predicts as well, "
+        f"logit above 100 went with an excess loss over {WORTH:g} nats past the best learning rate "
+        "in 27 of 27 cases and without it in 1 of 25; any line from 100 to 1000 predicts as well, "
         "30 to 50 worse"
     ),
     horizon="head dim 16, context 64, byte language model, 200 to 500 steps",
@@ -48,85 +50,70 @@ ATTENTION_LOGIT: Final = Threshold(
 """Not the paper's 1e4: short runs of small models suffer a hundred times earlier."""
 
 
-def excess(
-    final: np.ndarray, best: np.ndarray | float, reference: np.ndarray | float
-) -> np.ndarray:
-    """Share of what there was to lose that a run lost: (min(final, reference) - best) / (reference
-    - best), from 0 (as good as the best) to 1 (as bad as the reference).
-
-    `reference` is the unigram entropy for text or the class-prior entropy for images, nats: a model
-    that has learnt nothing but frequencies. The loss at init in its place hides small excess.
-    """
-    lost = np.minimum(np.where(np.isfinite(final), final, np.inf), reference) - best
-    return np.clip(lost / (np.asarray(reference) - best), 0.0, None)
-
-
-def label_unstable(
-    cells: pd.DataFrame, *, reference: float | None = None, limit: float = UNSTABLE_EXCESS
+def label_degraded(
+    cells: pd.DataFrame, *, reference: float | None = None, level: float = DEGRADED
 ) -> tuple[pd.Series, str]:
-    """Whether each run is unstable, and the sentence that says against what.
+    """Returns whether each run is degraded (NA where nothing is known), and against what.
 
     `cells` has columns `lr`, `loss`, `loss_at_init`, `n_params` and optionally `family`,
-    `reference_loss`. Unstable: past the best learning rate of its family and size, and an `excess`
-    over `limit`. Runs below the best learning rate are slow, not unstable.
+    `reference_loss`. Degraded: past the best learning rate of its family and size, and an `excess`
+    over `level`. Runs below the best learning rate are slow, not degraded. Nothing is known without
+    a loss, nor where no learning rate got below the reference.
     """
-    if reference is not None:
-        against, text = pd.Series(float(reference), cells.index), f"the given {reference:.3g} nats"
-    elif "reference_loss" in cells and cells["reference_loss"].notna().all():
-        against, text = cells["reference_loss"], "the recorded reference loss"
-    else:
-        against = cells["loss_at_init"]
-        text = "the loss at init, for want of a reference, which hides small excess"
+    against, text = references(cells, reference)
     keys = [name for name in ("family", "n_params") if name in cells]
     means = cells.groupby([*keys, "lr"], as_index=False)["loss"].mean().dropna(subset="loss")
     optimum = means.loc[means.groupby(keys)["loss"].idxmin()].set_index(keys)
     best = cells[keys].join(optimum[["loss", "lr"]], on=keys)
-    share = excess(cells["loss"].to_numpy(float), best["loss"].to_numpy(float), against.to_numpy())
-    unstable = (share > limit) & (cells["lr"].to_numpy(float) > best["lr"].to_numpy(float))
-    return pd.Series(unstable, cells.index), f"excess over {limit:g} against {text}"
+    gain = against.where(against > best["loss"])
+    share = pd.Series(excess(cells["loss"], best=best["loss"], reference=gain), cells.index)
+    degraded = (share > level) & (cells["lr"] > best["lr"])
+    known = degraded.astype("boolean").where(share.notna())
+    return known, f"excess over {level:g} against {text}"
 
 
 def calibrate(
     cells: pd.DataFrame,
     *,
     reference: float | None = None,
-    limit: float = UNSTABLE_EXCESS,
+    excess_level: float = DEGRADED,
     level: float = 0.9,
     enough: int = ENOUGH,
 ) -> Threshold:
-    """The line that separates stable from unstable runs of one architecture.
+    """The line that separates degraded runs of one architecture from the others.
 
-    `cells` as for `label_unstable`, and `value` (the signal, positive). The posterior of
-    P(unstable) = 1 / (1 + exp(-(log10 signal - tau) / s)) on a grid, with priors tau ~ N(2, 1) and
+    `cells` as for `label_degraded`, and `value` (the signal, positive). The posterior of
+    P(degraded) = 1 / (1 + exp(-(log10 signal - tau) / s)) on a grid, with priors tau ~ N(2, 1) and
     log s ~ N(log 0.15, 0.7) dex; the line is tau's median. With fewer than `enough` runs of either
     label it cannot tell.
     """
     usable = cells[(cells["value"] > 0) & np.isfinite(cells["value"]) & cells["loss"].notna()]
-    unstable, against = label_unstable(usable, reference=reference, limit=limit)
-    bad, good = int(unstable.sum()), int((~unstable).sum())
+    found, against = label_degraded(usable, reference=reference, level=excess_level)
+    degraded = found.dropna().to_numpy(bool)
+    bad, good = int(degraded.sum()), int((~degraded).sum())
     horizon = "these runs' architecture, head dimension, context and steps"
     if bad < enough or good < enough:
-        status = (
-            f"cannot tell: calibration needs {enough} unstable and {enough} stable runs, got {bad} "
+        status = Status.cannot_tell(
+            f"calibration needs {enough} degraded and {enough} other runs, got {bad} "
             f"and {good}; the default is {ATTENTION_LOGIT.value:g}, the paper's line "
             f"{PAPER_ATTENTION_LOGIT:g}"
         )
         return Threshold(math.nan, math.nan, math.nan, bad, good, status, against, horizon)
-    x = np.log10(usable["value"].to_numpy(float))
+    x = np.log10(usable.loc[found.notna(), "value"].to_numpy(float))
     tail = (1 - level) / 2
-    low, middle, high = (10**q for q in _tau(x, unstable.to_numpy(bool), (tail, 0.5, 1 - tail)))
-    status = f"ok: a logistic over {bad} unstable and {good} stable runs"
+    low, middle, high = (10**q for q in _tau(x, degraded, (tail, 0.5, 1 - tail)))
+    status = Status.ok(f"a logistic over {bad} degraded and {good} other runs")
     horizon += (
         f" (between {low:.3g} and {high:.3g}; the forecast's intervals take the line as known)"
     )
     return Threshold(middle, low, high, bad, good, status, against, horizon)
 
 
-def _tau(x: np.ndarray, unstable: np.ndarray, levels: tuple[float, ...]) -> list[float]:
+def _tau(x: np.ndarray, degraded: np.ndarray, levels: tuple[float, ...]) -> list[float]:
     """Quantiles of the midpoint's posterior, log10 signal."""
     tau = np.linspace(x.min() - 1, x.max() + 1, 400)
     log_s = np.linspace(math.log(0.01), math.log(2.0), 60)
-    sign = np.where(unstable, 1.0, -1.0)
+    sign = np.where(degraded, 1.0, -1.0)
     margin = (x[None, None, :] - tau[:, None, None]) / np.exp(log_s)[None, :, None] * sign
     prior = -0.5 * (tau[:, None] - 2) ** 2 - 0.5 * ((log_s[None, :] - math.log(0.15)) / 0.7) ** 2
     logp = prior - np.logaddexp(0, -margin).sum(axis=2)

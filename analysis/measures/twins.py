@@ -7,10 +7,6 @@ import pandas as pd
 
 from foretune.analysis.records.families import LR, settings
 
-WORTH: Final = 0.1
-"""Nats by which a fix must lower the final loss."""
-
-
 FIXES: Final = {"qk-layernorm": "model.qk_norm", "a third of the learning rate": LR}
 """What is changed in the twin, by the fix's name."""
 

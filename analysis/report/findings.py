@@ -16,7 +16,7 @@ from foretune.analysis.across_scale.prediction import (
     predict,
     read_prediction,
 )
-from foretune.analysis.across_scale.verification import Verdict, verify
+from foretune.analysis.across_scale.verification import Verification, verify
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.format_summary import Formats, compare_formats
 from foretune.analysis.claims.sweep_claims import claims
@@ -46,7 +46,7 @@ class Findings:
     law: CriticalLaw
     claims: list[Claim]
     forecasts: list[Prediction]
-    checks: list[tuple[Prediction, Verdict]]
+    checks: list[tuple[Prediction, Verification]]
     threshold: float
     level: float
     absent: str
@@ -92,7 +92,7 @@ def find(records: Records, *, checks: Sequence[Check], level: float, threshold: 
 def headline(found: Findings) -> str:
     """What to take away, in a sentence; in two where number formats differ."""
     if found.checks:
-        return " ".join(verdict.sentence for _, verdict in found.checks)
+        return " ".join(check.sentence for _, check in found.checks)
     parts = [] if found.formats is None else [found.formats.sentence]
     if found.forecasts:
         parts.append(_forecast(found))

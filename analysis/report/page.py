@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import pandas as pd
 
+from foretune.analysis.stats.verdict import Verdict
+
 CSS: Final = """
 :root { color-scheme: light dark; --ink: #22262a; --soft: #626a73; --line: #dfe3e7; --paper: #fff;
   --card: #f6f7f9; --yes: #1d7a46; --no: #b3261e; --maybe: #8a6100; --accent: #1f6f8b; }
@@ -46,12 +48,6 @@ a { color: var(--accent); }
 @media (max-width: 34rem) { ul.claims li { grid-template-columns: 1fr; gap: .1rem; } }
 """
 
-BADGES: Final = {
-    True: ("yes", "holds"),
-    False: ("no", "does not hold"),
-    None: ("maybe", "cannot tell"),
-}
-
 
 def page(title: str, body: Iterable[str]) -> str:
     """A whole document; the title is escaped, the parts of the body are HTML already."""
@@ -75,12 +71,14 @@ def bullets(items: Iterable[str]) -> str:
     return "<ul>" + "".join(text("li", item) for item in items) + "</ul>"
 
 
-def verdicts(items: Iterable[tuple[bool | None, str]]) -> str:
-    """Sentences with `holds`, `does not hold` or `cannot tell` before each."""
+def verdicts(items: Iterable[tuple[Verdict, str]]) -> str:
+    """Sentences with the verdict before each."""
     rows = []
-    for holds, sentence in items:
-        style, word = BADGES[holds]
-        rows.append(f"<li>{text('span', word, f'badge {style}')}{text('span', sentence)}</li>")
+    for verdict, sentence in items:
+        style = verdict.choose("yes", "no", "maybe")
+        rows.append(
+            f"<li>{text('span', str(verdict), f'badge {style}')}{text('span', sentence)}</li>"
+        )
     return f'<ul class="claims">{"".join(rows)}</ul>'
 
 

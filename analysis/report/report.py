@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from foretune.analysis.across_scale.verification import Verdict
 from foretune.analysis.claims.format_summary import Formats
 from foretune.analysis.measures.signal import SIGNAL
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, PAPER_ATTENTION_LOGIT
@@ -62,7 +61,7 @@ def _body(found: Findings, drawn: list[Drawn]) -> list[str]:
         parts += _format_parts(found.formats)
     if found.claims:
         parts += [page.text("h2", "What the data say")]
-        parts += [page.verdicts((claim.holds, claim.sentence) for claim in found.claims)]
+        parts += [page.verdicts((claim.verdict, claim.sentence) for claim in found.claims)]
     if lacking:
         parts += [page.text("h2", "What is missing"), page.bullets(lacking)]
     parts += [page.text("h2", "Figures")] if drawn else []
@@ -77,7 +76,7 @@ def _format_parts(found: Formats) -> list[str]:
     )
     parts = [page.text("h2", "Number formats"), page.text("p", line, "soft")]
     for name in dict.fromkeys(claim.name for claim in found.claims):
-        own = ((claim.holds, claim.sentence) for claim in found.claims if claim.name == name)
+        own = ((claim.verdict, claim.sentence) for claim in found.claims if claim.name == name)
         parts += [page.text("h3", f"{name[0].upper()}{name[1:]}"), page.verdicts(own)]
     return [*parts, _table(tables.formats(found))]
 
@@ -91,7 +90,7 @@ def _forecast_parts(found: Findings) -> list[str]:
     else:
         parts.append(page.text("p", page.sentence(found.law.status)))
     if found.checks:
-        checked = ((_holds(verdict), verdict.sentence) for _, verdict in found.checks)
+        checked = ((check.verdict, check.sentence) for _, check in found.checks)
         parts.append(page.verdicts(checked))
     else:
         parts.append(page.text("p", "No forecast has been checked on this page.", "soft"))
@@ -103,10 +102,6 @@ def _forecast_parts(found: Findings) -> list[str]:
         f"above {PAPER_ATTENTION_LOGIT:g} diverge, at their sizes and lengths."
     )
     return [*parts, page.text("p", line, "soft")]
-
-
-def _holds(verdict: Verdict) -> bool | None:
-    return None if verdict.status == "cannot tell" else verdict.confirmed
 
 
 def _table_parts(found: Findings) -> list[str]:

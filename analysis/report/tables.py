@@ -7,9 +7,12 @@ import pandas as pd
 
 from foretune.analysis.claims.format_cells import LEVEL
 from foretune.analysis.claims.format_summary import Formats
+from foretune.analysis.measures.crossing import Where
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.records.schema import OUTCOMES
 from foretune.analysis.report.findings import Findings
 from foretune.analysis.report.page import show
+from foretune.analysis.stats.status import CANNOT_TELL
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ def csv_tables(found: Findings) -> dict[str, pd.DataFrame]:
         "critical_lr": found.critical,
         "read_windows": found.windows,
         "forecasts": pd.DataFrame([asdict(forecast) for forecast in found.forecasts]),
-        "claims": pd.DataFrame([asdict(claim) for claim in found.claims]),
-        "checks": pd.DataFrame([asdict(verdict) for _, verdict in found.checks]),
+        "claims": pd.DataFrame([claim.row() for claim in found.claims]),
+        "checks": pd.DataFrame([check.row() for _, check in found.checks]),
         "outcomes": _outcomes(found),
     } | _format_tables(found)
 
@@ -39,7 +42,7 @@ def csv_tables(found: Findings) -> dict[str, pd.DataFrame]:
 def _format_tables(found: Findings) -> dict[str, pd.DataFrame]:
     if found.formats is None:
         return {}
-    claims = pd.DataFrame([asdict(claim) for claim in found.formats.claims])
+    claims = pd.DataFrame([claim.row() for claim in found.formats.claims])
     return {"formats": found.formats.table, "format_claims": claims}
 
 
@@ -117,8 +120,8 @@ def critical(found: Findings) -> Shown:
     frame = table[["family", "size", "n_params", "seed"]].rename(columns={"n_params": "parameters"})
     if not found.absent:
         frame[f"signal reaches {found.threshold:g}"] = _crossings(table, "critical_lr", "status")
-    frame["0.1 nats above its twin"] = _crossings(table, "penalty_lr", "penalty_status")
-    frame["0.1 nats above its best"] = _crossings(table, "excess_lr", "excess_status")
+    frame[f"{WORTH:g} nats above its twin"] = _crossings(table, "penalty_lr", "penalty_status")
+    frame[f"{WORTH:g} nats above its best"] = _crossings(table, "excess_lr", "excess_status")
     caption = (
         "Critical learning rates. `above the grid` means that no learning rate of the grid was "
         "high enough, `below the grid` that all were too high."
@@ -167,10 +170,10 @@ def _outcomes(found: Findings) -> pd.DataFrame:
 def _crossings(table: pd.DataFrame, value: str, status: str) -> list[str]:
     """The learning rate where it was crossed, else why there is none."""
     pairs = zip(table[value], table[status], strict=True)
-    return [show(float(lr)) if found == "crossed" else str(found) for lr, found in pairs]
+    return [show(float(lr)) if found == Where.CROSSED else str(found) for lr, found in pairs]
 
 
 def _interval(value: float, low: float, high: float) -> str:
     if math.isnan(value):
-        return "cannot tell"
+        return CANNOT_TELL
     return f"{show(value)} ({show(low)} to {show(high)})"

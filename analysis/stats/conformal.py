@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from foretune.analysis.stats.status import Status
+
 
 @dataclass(frozen=True, slots=True)
 class StopThreshold:
@@ -23,8 +25,8 @@ class StopThreshold:
     """Share of healthy runs that may be stopped."""
     n: int
     """Healthy runs it was calibrated on."""
-    status: str
-    """`ok: ` or `cannot tell: `, and why."""
+    status: Status
+    """Ok or cannot tell, and why."""
 
 
 def stop_threshold(healthy_maxima: Any, *, alpha: float) -> StopThreshold:
@@ -47,10 +49,10 @@ def stop_threshold(healthy_maxima: Any, *, alpha: float) -> StopThreshold:
         )
     n, needed = len(maxima), _ceil(1 / alpha - 1)
     if n < needed:
-        status = f"cannot tell: alpha {alpha:g} needs {needed} healthy runs, got {n}"
+        status = Status.cannot_tell(f"alpha {alpha:g} needs {needed} healthy runs, got {n}")
         return StopThreshold(math.nan, alpha, n, status)
     k = _ceil((1 - alpha) * (n + 1))
-    status = f"ok: number {k} of {n} healthy runs' maxima in rising order"
+    status = Status.ok(f"number {k} of {n} healthy runs' maxima in rising order")
     return StopThreshold(float(np.sort(maxima)[k - 1]), alpha, n, status)
 
 

@@ -31,7 +31,7 @@ LOG_NOISE: Final = math.log(0.08)
 """Prior medians of a size's own oddity and of the noise, dex (`forecast.md` 5.2)."""
 WIDE: Final = 3.0
 """Prior deviation of a level (dex) and of a slope in log learning rate."""
-WORTH: Final = 4.0
+PRIOR_WORTH: Final = 4.0
 """Observations that the prior of the noise counts for in the degrees of freedom."""
 LEAST: Final = 1e-3
 """Weight that a bound keeps, however little it says."""
@@ -176,7 +176,7 @@ def _condition(problem: _Problem, response: Array, weights: Array, theta: Array)
         factor=(np.asarray(factor[0]), bool(factor[1])),
         solved=solved,
         # Whatever lies beyond the fitted sizes is known from as many of them as there are.
-        df=WORTH + float(np.linalg.matrix_rank(problem.same)) - 1,
+        df=PRIOR_WORTH + float(np.linalg.matrix_rank(problem.same)) - 1,
         fitted=inside @ solved,
         evidence=math.nan,
     )

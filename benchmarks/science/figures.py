@@ -17,12 +17,11 @@ import pandas as pd
 
 from foretune import analysis
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
+from foretune.analysis.stats.verdict import Verdict
 from foretune.tuner.reproduce.catalog import FIGURES
-from foretune.tuner.reproduce.run import WORDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reproductions.md"
 BEGIN, END = "<!-- claims begin -->", "<!-- claims end -->"
-SHOWN = {True: "**holds**", False: "does not hold", None: "can't tell"}
 
 
 def sweep_words(directory: Path) -> str:
@@ -37,12 +36,11 @@ def sweep_words(directory: Path) -> str:
     )
 
 
-def claims_of(path: Path) -> list[tuple[bool | None, str]]:
+def claims_of(path: Path) -> list[tuple[Verdict, str]]:
     """Returns verdict and sentence of each claim in a file."""
     table = pd.read_csv(path, keep_default_na=False)
-    verdicts = {"True": True, "False": False, "": None}
     rows = zip(table["holds"].astype(str), table["sentence"], strict=True)
-    return [(verdicts[holds], str(sentence)) for holds, sentence in rows]
+    return [(Verdict.from_column(holds), str(sentence)) for holds, sentence in rows]
 
 
 def claim_files(name: str, directory: Path) -> list[Path]:
@@ -59,8 +57,9 @@ def figure_lines(name: str, directory: Path) -> list[str]:
         lines += TABLES[name](directory / f"{name}.csv")
     lines += ["| verdict | claim |", "|---|---|"]
     for path in claim_files(name, directory):
-        for holds, sentence in claims_of(path):
-            lines.append(f"| {SHOWN[holds]} | {sentence.replace('|', chr(92) + '|')} |")
+        for verdict, sentence in claims_of(path):
+            shown = verdict.choose(f"**{verdict}**", str(verdict), "can't tell")
+            lines.append(f"| {shown} | {sentence.replace('|', chr(92) + '|')} |")
     return [*lines, ""]
 
 
@@ -127,8 +126,8 @@ def summary(names: list[str], directory: Path) -> list[str]:
     """Returns the Markdown of how many claims hold in each figure."""
     lines = ["| figure | question | holds | does not hold | can't tell |", "|---|---|---|---|---|"]
     for name in names:
-        found = [holds for path in claim_files(name, directory) for holds, _ in claims_of(path)]
-        counts = " | ".join(str(found.count(verdict)) for verdict in WORDS)
+        found = [told for path in claim_files(name, directory) for told, _ in claims_of(path)]
+        counts = " | ".join(str(found.count(verdict)) for verdict in Verdict)
         lines.append(f"| [`{name}`](#{name.lower()}) | {FIGURES[name].question} | {counts} |")
     return [*lines, ""]
 

@@ -24,7 +24,8 @@ from foretune.analysis.inside_run.collapse import Collapse
 from foretune.analysis.inside_run.configuration import Configuration
 from foretune.analysis.inside_run.contract import Predictor
 from foretune.analysis.inside_run.landmark import Landmarks, read_landmarks
-from foretune.analysis.measures.labels import LEVELS, UNSTABLE, label_runs
+from foretune.analysis.measures.excess import UNSTABLE
+from foretune.analysis.measures.labels import LEVELS, label_runs
 from foretune.analysis.records.bank import Bank
 from foretune.analysis.stats.scoring import auroc, expected_calibration_error
 from foretune.analysis.stats.uncertainty import clustered_proportion

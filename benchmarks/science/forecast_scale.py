@@ -13,7 +13,7 @@ from foretune.analysis.figures.forecast_figures import HeldOutLaw
 from foretune.analysis.laws.axes import axis_crossings, fit_axes
 from foretune.analysis.laws.critical_law import LOSS_PRIOR, PRIOR, fit_critical_lr
 from foretune.analysis.measures.crossing import READ_WINDOW
-from foretune.analysis.measures.labels import DEGRADED, UNSTABLE
+from foretune.analysis.measures.excess import DEGRADED, UNSTABLE
 from foretune.analysis.measures.signal import SIGNAL
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
 

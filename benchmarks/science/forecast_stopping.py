@@ -16,6 +16,7 @@ from foretune.analysis.evaluation.savings import savings, savings_table
 from foretune.analysis.evaluation.splits import SPLITS, split_runs
 from foretune.analysis.inside_run.features import Trace
 from foretune.analysis.inside_run.stopping import FALSE_STOPS, threshold_of
+from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.twins import FIXES, twins_of
 from foretune.analysis.stats.conformal import first_crossing
 from foretune.analysis.stats.scoring import precision_recall
@@ -124,7 +125,9 @@ def searches(record: Record, found: Scored, runs: pd.DataFrame) -> None:
 
 def cures(record: Record, found: Scored) -> None:
     """Prints how well each fix's worth is told from the first tenth of the unfixed run."""
-    record.say("\nCAUSE: is a fix worth more than 0.1 nats, told from the first 10 % of the steps?")
+    record.say(
+        f"\nCAUSE: is a fix worth more than {WORTH:g} nats, told from the first 10 % of the steps?"
+    )
     known = {cure.fix: cure for cure in read_cures()}
     telemetry = dict(tuple(found.telemetry.groupby("run_id", observed=True)))
     split, clusters = split_runs(found.everything), clusters_of(found.everything)
@@ -149,7 +152,7 @@ def _say_cure(
         history = telemetry[trial["run_id"]]
         seen = history[history["step"] < 0.1 * trial["steps"]]
         flagged.append(cure.judge(Trace.of(seen), context_of(trial)).worth)
-    worth = (twins["benefit"] > 0.1).to_numpy()
+    worth = (twins["benefit"] > WORTH).to_numpy()
     precision, recall = precision_recall(
         np.array(flagged), worth, clusters=clusters.loc[twins["run_id"]]
     )
@@ -183,6 +186,7 @@ def other_fixes(record: Record, found: Scored) -> None:
             worth = preset.loc[list(zip(own["size"], own["optimizer.lr"], strict=True))].to_numpy()
             benefit = worth - own["final"].to_numpy()
             record.say(
-                f"  {field} {value:g}: mean {benefit.mean():+.3f}, more than 0.1 in "
-                f"{int((benefit > 0.1).sum())} of {len(benefit)} cells, at most {benefit.max():.2f}"
+                f"  {field} {value:g}: mean {benefit.mean():+.3f}, more than {WORTH:g} in "
+                f"{int((benefit > WORTH).sum())} of {len(benefit)} cells, "
+                f"at most {benefit.max():.2f}"
             )

@@ -127,7 +127,6 @@ def judge(directory: Path, *, save: bool) -> int:
     from benchmarks.record import RESULTS, Record
     from foretune import analysis
     from foretune.tuner.reproduce.catalog import FIGURES
-    from foretune.tuner.reproduce.run import WORDS
 
     record = Record("long_runs")
     for kind in SEEDS:
@@ -149,7 +148,7 @@ def judge(directory: Path, *, save: bool) -> int:
                 answer.figure.savefig(directory / f"{figure}_{kind}.png", dpi=110)
                 answer.table.to_csv(directory / f"{figure}_{kind}.csv", index=False)
                 for claim in answer.claims:
-                    record.say(f"{WORDS[claim.holds]:>24}  {claim.name}: {claim.sentence}")
+                    record.say(f"{claim.verdict.at_this_scale:>24}  {claim.name}: {claim.sentence}")
     record.close(save=save)
     print(f"figures and tables: {directory}; results: {RESULTS}")
     return 0

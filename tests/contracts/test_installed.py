@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import site
 import subprocess
 import sys
@@ -67,8 +68,12 @@ def test_readme_s_python_example_runs_twice_in_one_interpreter(tmp_path):
 def installed(tmp_path_factory) -> Path:
     """The python of an environment that has the wheel, and what it needs, but no checkout."""
     folder = tmp_path_factory.mktemp("installed")
+    for name in ("foretune", "models", "analysis", "search_spaces", "tuner"):
+        shutil.copytree(ROOT / name, folder / "checkout" / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "checkout")
     build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
-    python(*build, ROOT, cwd=folder)
+    python(*build, folder / "checkout", cwd=folder)
     (wheel,) = folder.glob("*.whl")
     python("-m", "venv", "--without-pip", folder / "env", cwd=folder)
     own = folder / "env" / "bin" / "python"

@@ -15,7 +15,8 @@ from foretune.analysis.evaluation.backtest import (
     with_sweep_loss,
 )
 from foretune.analysis.inside_run.predictors import PREDICTORS
-from foretune.analysis.measures.labels import UNSTABLE, label_runs
+from foretune.analysis.measures.excess import UNSTABLE
+from foretune.analysis.measures.labels import label_runs
 from foretune.analysis.records.families import families
 
 METHOD = "law"

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from foretune.tuner.sweeps.sweep import resume, sweep_plan
 
 NARROWED = {"model.size", "optimizer.lr"}
 """Axes that a setting may narrow to one value."""
-WORDS = {True: "holds", False: "does not hold", None: "can't tell at this scale"}
 
 
 def reproduce(
@@ -179,7 +178,7 @@ def _conclude(figure: Figure, name: str, parts: Parts, out: Path, command: str) 
 
 def _write(answer: Answer, stem: str, out: Path) -> None:
     answer.table.to_csv(out / f"{stem}.csv", index=False)
-    pd.DataFrame([asdict(claim) for claim in answer.claims]).to_csv(
+    pd.DataFrame([claim.row() for claim in answer.claims]).to_csv(
         out / f"{stem}_claims.csv", index=False
     )
     partial = out / f".{stem}.{os.getpid()}.png"
@@ -188,7 +187,7 @@ def _write(answer: Answer, stem: str, out: Path) -> None:
     print(f"\n{stem}")
     print(_shown(answer.table).to_string(index=False))
     for claim in answer.claims:
-        print(f"{WORDS[claim.holds]:>24}  {claim.name}: {claim.sentence}")
+        print(f"{claim.verdict.at_this_scale:>24}  {claim.name}: {claim.sentence}")
     print(f"table, claims, figure: {out / stem}.csv, {out / stem}_claims.csv, {out / stem}.png")
 
 

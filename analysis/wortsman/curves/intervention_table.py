@@ -18,6 +18,7 @@ from foretune.analysis.claims.intervals import LEVEL, Interval, pooled, unknown
 from foretune.analysis.claims.words import cannot_tell, plural
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.records.load import Records
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.curves.curves import MEASURES, Curve, curves, high_side, whole
 from foretune.analysis.wortsman.curves.intervention_figure import intervention_figure
 from foretune.analysis.wortsman.curves.questions import paired
@@ -159,14 +160,14 @@ def _claims(table: pd.DataFrame, baseline: str, absent: str) -> list[Claim]:
         f"of {len(judged)} intervals of {LEVEL:.0%} about {(1 - LEVEL) * len(judged):.0f} exclude "
         f"zero by chance (changes in nats; {plural(int(judged['d_seeds'].min()), 'seed')} or more)."
     )
-    holds = True if len(free) else (False if len(judged) == len(worse) + len(dear) else None)
+    verdict = Verdict.of(len(free) > 0, len(judged) == len(worse) + len(dear))
     numbers = {f"d {row.intervention}": float(row.d_sensitivity) for row in judged.itertuples()}
-    found = [Claim(name, text, holds, numbers)]
+    found = [Claim(name, text, verdict, numbers)]
     choice = recommended(table)
     picked = table[table["intervention"] == choice.label]
     surely = bool((picked["verdict"] == "lower").any())
     text = f"Rule: {choice.rule}. {choice.reason}"
-    found.append(Claim("the default", text, True if surely else None, {}))
+    found.append(Claim("the default", text, Verdict.of(surely, False), {}))
     return [*found, cannot_tell("every intervention", "they compare", absent)] if absent else found
 
 

@@ -16,11 +16,12 @@ import pandas as pd
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.intervals import LEVEL, pooled
-from foretune.analysis.claims.words import HERE, cannot_tell, claim
+from foretune.analysis.claims.words import cannot_tell, claim
 from foretune.analysis.laws.attenuation import EPSILON, FORM, NEAR
 from foretune.analysis.laws.laws import Law, fit
 from foretune.analysis.measures.signal import read_signal
 from foretune.analysis.records.load import Records
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.gradients.epsilon import END, FINDINGS, GRADIENTS, epsilons_of
 from foretune.analysis.wortsman.gradients.epsilon_onset_figure import onset_figure
 from foretune.analysis.wortsman.gradients.gradients import surely
@@ -201,10 +202,9 @@ def _at_scale(law: Law | None, usual: float, share: float) -> Claim:
     median, low, high = (10**x for x in belief.interval(LEVEL))
     near = belief.below(math.log10(NEAR * usual))
     reach = law.reach(n, lr)
-    far = reach.startswith("cannot tell")
-    holds = None if far else surely(near)
+    verdict = surely(near) if reach.can_tell else Verdict.CANNOT_TELL
     text = (
-        f"Source A: {finding}. {HERE[holds]}: the law's line, carried on from {law.largest:.2g} "
+        f"Source A: {finding}. {verdict.here}: the law's line, carried on from {law.largest:.2g} "
         f"parameters, has {median:.1e} there ({LEVEL:.0%} interval {low:.1e} to {high:.1e}; the "
         f"probability that it is under {NEAR:g} epsilon is {near:.2f})"
     )
@@ -214,9 +214,9 @@ def _at_scale(law: Law | None, usual: float, share: float) -> Claim:
         met[f"is so low that {usual:g} is {share:.2g} of it"] = _reaches(law, lr, usual / share)
     told = [f"{words} at {at:.1e} parameters" for words, at in met.items() if math.isfinite(at)]
     text += f"; it {' and '.join(told)}." if told else "."
-    if far:
-        text += f" No forecast: {reach.removeprefix('cannot tell: ')}."
-    return Claim(name, text, holds, numbers)
+    if not reach.can_tell:
+        text += f" No forecast: {reach.reason}."
+    return Claim(name, text, verdict, numbers)
 
 
 def _reaches(law: Law, lr: float, level: float) -> float:

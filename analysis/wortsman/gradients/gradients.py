@@ -13,9 +13,11 @@ import pandas as pd
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.intervals import LEVEL, pooled
-from foretune.analysis.claims.words import HERE, cannot_tell, claim
+from foretune.analysis.claims.words import cannot_tell, claim
 from foretune.analysis.laws.attenuation import EPSILON, NEAR, attenuation
 from foretune.analysis.records.load import Records
+from foretune.analysis.stats.status import Status
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.gradients.epsilon import END
 from foretune.analysis.wortsman.runs import Runs, gather, recorded
 from foretune.analysis.wortsman.scaling import (
@@ -133,23 +135,23 @@ def _later(
     told = attenuation(runs.trials, telemetry, n_params=n, lr=lr, window=END, level=LEVEL)
     row = told.iloc[0]
     if not np.isfinite(row["gradient_rms"]):
-        return cannot_tell(name, finding, str(row["status"]).removeprefix("cannot tell: "))
+        return cannot_tell(name, finding, Status(row["status"]).reason)
     near = float(row["probability_near"])
-    holds = surely(near)
+    verdict = surely(near)
     text = (
-        f"Source A: {finding}. {HERE[holds]}: at {n:.3g} parameters and learning rate {lr:g} it is "
-        f"forecast as {row['gradient_rms']:.3g} ({LEVEL:.0%} interval {row['low']:.3g} to "
+        f"Source A: {finding}. {verdict.here}: at {n:.3g} parameters and learning rate {lr:g} it "
+        f"is forecast as {row['gradient_rms']:.3g} ({LEVEL:.0%} interval {row['low']:.3g} to "
         f"{row['high']:.3g}), so updates keep {row['attenuation']:.1%} of their size (at the "
         f"interval's low end {row['attenuation_low']:.1%}); the probability that it is under "
         f"{NEAR:g} epsilon is {near:.2f} ({row['status']})."
     )
     numbers = {"gradient_rms": float(row["gradient_rms"]), "probability_near": near}
-    return Claim(name, text, holds, numbers)
+    return Claim(name, text, verdict, numbers)
 
 
-def surely(probability: float) -> bool | None:
-    """What a probability says for sure, None where that is nothing."""
-    return True if probability > SURE else (False if probability < 1 - SURE else None)
+def surely(probability: float) -> Verdict:
+    """What a probability says for sure."""
+    return Verdict.of(probability > SURE, probability < 1 - SURE)
 
 
 def _table(cells: pd.DataFrame, updates: pd.DataFrame, epsilon: float) -> pd.DataFrame:

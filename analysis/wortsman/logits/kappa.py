@@ -17,12 +17,13 @@ import pandas as pd
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.claims.claim import LOSS_SEED_SD, Claim
 from foretune.analysis.claims.intervals import LEVEL, Interval, pooled, unknown
-from foretune.analysis.claims.words import HERE, cannot_tell, claim, plural
-from foretune.analysis.measures.crossing import Crossing, excess_crossing
-from foretune.analysis.measures.labels import DEGRADED
+from foretune.analysis.claims.words import cannot_tell, claim, plural
+from foretune.analysis.measures.crossing import CANNOT_TELL, Crossing, Where, excess_crossing
+from foretune.analysis.measures.excess import DEGRADED, excess
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
 from foretune.analysis.records.load import Records
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.logits.kappa_figure import kappa_figure
 from foretune.analysis.wortsman.runs import Runs, gather
 
@@ -91,13 +92,13 @@ def _forced(label: str, runs: Runs, level: float) -> Forced:
         found = _crossing(own, level)
         why = why or _reason(own, found, level)
         statuses.add(found.status)
-        if found.status == "crossed":
+        if found.status is Where.CROSSED:
             onsets.append(math.log10(found.value))
             logits.append(_achieved(own, onsets[-1]))
     seeds = cells["seed"].nunique()
     if len(onsets) < seeds or not seeds:
         # A mean over those that crossed would hide the others.
-        never = statuses == {"above the grid"} and cells["kappa"].max() >= PAPERS_ONSET
+        never = statuses == {Where.ABOVE} and cells["kappa"].max() >= PAPERS_ONSET
         why = why or "no run with kappa has ended"
         return Forced(label, cells, unknown(why), unknown(why), why, never)
     onset, logit = (pooled([values], sd=ONSET_SD) for values in (onsets, logits))
@@ -123,17 +124,16 @@ def _cells(runs: Runs) -> pd.DataFrame:
 
 def _crossing(own: pd.DataFrame, level: float) -> Crossing:
     """`excess_crossing` along kappa instead of learning rates."""
-    nan = math.nan
     best, reference = own["loss"].min(), own["reference_loss"].min()
     if not (len(own) > 1 and reference > best):
-        return Crossing(nan, nan, nan, "cannot tell")
+        return CANNOT_TELL
     return excess_crossing(own.rename(columns={"kappa": "lr"}), level)
 
 
 def _reason(own: pd.DataFrame, found: Crossing, level: float) -> str:
-    if found.status == "crossed":
+    if found.status is Where.CROSSED:
         return ""
-    if found.status == "above the grid":
+    if found.status is Where.ABOVE:
         return (
             f"with some seed the loss never loses {level:.0%} of what there is to lose, up to "
             f"kappa {own['kappa'].max():g}"
@@ -158,20 +158,20 @@ def _deteriorates(one: Forced, level: float) -> Claim:
     if one.never:
         seeds = plural(one.cells["seed"].nunique(), "seed")
         top = one.cells["kappa"].max()
-        text = f"Source A: {finding}. {HERE[False]}: up to kappa {top:g} no onset in {one.label}, "
-        text += f"where {level:.0%} of what there is to lose would be lost ({seeds})."
-        return Claim(name, text, False, {})
+        text = f"Source A: {finding}. {Verdict.FAILS.here}: up to kappa {top:g} no onset in "
+        text += f"{one.label}, where {level:.0%} of what there is to lose would be lost ({seeds})."
+        return Claim(name, text, Verdict.FAILS, {})
     if not one.onset.known:
         return cannot_tell(name, finding, one.why)
     best = one.cells.groupby("kappa")["loss"].mean().min()
     lost = level * (one.cells["reference_loss"].mean() - best)
     noise = LOSS_SEED_SD * math.sqrt(2 / one.onset.n_seeds)
-    holds = True if lost > noise else None
+    verdict = Verdict.HOLDS if lost > noise else Verdict.CANNOT_TELL
     value, low, high = (10**x for x in (one.onset.value, one.onset.low, one.onset.high))
     times = max(value, PAPERS_ONSET) / min(value, PAPERS_ONSET)
     side = "below" if value < PAPERS_ONSET else "above"
     text = (
-        f"Source A: {finding}. {HERE[holds]}: there is an onset in {one.label}: {level:.0%} of "
+        f"Source A: {finding}. {verdict.here}: there is an onset in {one.label}: {level:.0%} of "
         f"what there is to lose ({lost:.3f} nats; a difference between seeds is {noise:.3f}) is "
         f"lost at kappa {value:.3g} ({LEVEL:.0%} interval {low:.3g} to {high:.3g}, "
         f"{plural(one.onset.n_seeds, 'seed')}), {times:.3g} times {side} the paper's "
@@ -181,7 +181,7 @@ def _deteriorates(one: Forced, level: float) -> Claim:
         a, b, c = (10**x for x in (one.logit.value, one.logit.low, one.logit.high))
         text += f" The largest logit there is {a:.3g} ({b:.3g} to {c:.3g})."
     numbers = {"kappa": value, "low": low, "high": high}
-    return Claim(name, text, holds, numbers)
+    return Claim(name, text, verdict, numbers)
 
 
 def _against_natural(one: Forced, threshold: float | None) -> Claim:
@@ -228,7 +228,8 @@ def _table(one: Forced) -> pd.DataFrame:
         n_seeds=("seed", "nunique"),
     )
     best = table["loss"].min()
-    table["excess"] = (table["loss"] - best) / (table["reference_loss"] - best)
+    gain = table["reference_loss"].where(table["reference_loss"] > best)
+    table["excess"] = excess(table["loss"], best=best, reference=gain)
     table["largest_logit"] = 10 ** table.pop("log").astype(float)
     table["logit_over_kappa"] = table["largest_logit"] / table["kappa"]
     for name, found in (("onset_kappa", one.onset), ("onset_logit", one.logit)):

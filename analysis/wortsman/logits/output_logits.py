@@ -10,8 +10,9 @@ import pandas as pd
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.claims.claim import LOSS_SEED_SD, Claim
 from foretune.analysis.claims.intervals import pooled, unknown
-from foretune.analysis.claims.words import HERE, cannot_tell, claim, counted, numbers, told
+from foretune.analysis.claims.words import cannot_tell, claim, counted, numbers, told
 from foretune.analysis.records.load import Records
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.runs import Runs, Variants, gather, recorded
 from foretune.analysis.wortsman.traces import (
     LAST,
@@ -98,13 +99,13 @@ def _late(runs: Runs, variant: str, rate: float) -> Claim:
     found = pooled(parts.values(), sd=LOSS_SEED_SD)
     if not found.known:
         return cannot_tell(name, finding, runs.absent or "no run recorded its training loss")
-    holds = True if found.low > LATE else (False if found.high < LATE else None)
+    verdict = Verdict.of(found.low > LATE, found.high < LATE)
     text = (
-        f"Source A: {finding}. {HERE[holds]}: at learning rate {rate:g} the training loss of "
+        f"Source A: {finding}. {verdict.here}: at learning rate {rate:g} the training loss of "
         f"{variant} ends {told(found, 'nats')} above its lowest tenth of the run, "
         f"{counted(found)}; {LATE:g} nats would be a divergence."
     )
-    return Claim(name, text, holds, numbers(found, "rise"))
+    return Claim(name, text, verdict, numbers(found, "rise"))
 
 
 def _held(runs: Runs, variant: str, reference: str, rate: float) -> Claim:

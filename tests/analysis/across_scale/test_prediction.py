@@ -5,6 +5,7 @@ import pytest
 from synthetic import GRID, SLOPE, Truth, critical_lr, start_sweep, write_run, write_sweep
 
 from foretune import analysis
+from foretune.analysis.stats.verdict import Verdict
 
 N_128 = Truth(width=128).n_params
 
@@ -62,7 +63,7 @@ def test_the_cured_family_can_be_asked_for_and_cannot_tell(sweep):
 def test_an_automatic_threshold_needs_runs_of_both_labels(tmp_path):
     few = write_sweep(tmp_path / "few", lrs=GRID[:3])
     found = analysis.predict(few, n_params=N_128, threshold="auto")
-    assert "calibration needs 8 unstable" in found.reason
+    assert "calibration needs 8 degraded" in found.reason
     assert math.isnan(found.threshold)
     many = write_sweep(tmp_path / "s", lrs=tuple(1e-3 * 1.8**i for i in range(11)))
     calibrated = analysis.predict(many, n_params=N_128, threshold="auto")
@@ -147,14 +148,12 @@ def test_an_empty_sweep_cannot_tell(tmp_path):
 def test_what_was_forecast_is_confirmed(sweep, tmp_path):
     found = analysis.predict(sweep, n_params=N_128, lr=3e-2)
     runs = write_sweep(tmp_path / "s", widths=(128,), qk_norms=(False,), seeds=(0, 1))
-    verdict = analysis.verify(found, runs)
-    assert verdict.confirmed
-    assert verdict.inside_interval
-    assert verdict.verdict_held
-    assert verdict.n_seeds == 2
-    assert verdict.ratio == pytest.approx(found.critical_lr / verdict.measured)
-    assert verdict.sentence.startswith("Confirmed: at 589,824 parameters")
-    assert f"{abs(verdict.ratio - 1):.0%} too" in verdict.sentence
+    check = analysis.verify(found, runs)
+    assert (check.verdict, check.at_lr) == (Verdict.HOLDS, Verdict.HOLDS)
+    assert check.n_seeds == 2
+    assert check.ratio == pytest.approx(found.critical_lr / check.measured)
+    assert check.sentence.startswith("Confirmed: at 589,824 parameters")
+    assert f"{abs(check.ratio - 1):.0%} too" in check.sentence
 
 
 @pytest.mark.parametrize("dex", [0.8, -0.8])
@@ -163,10 +162,9 @@ def test_what_turned_out_otherwise_is_refuted(sweep, tmp_path, dex):
     runs = start_sweep(tmp_path / "s")
     for lr in (3e-4, 1e-3, *GRID):
         write_run(runs, Truth(width=128, lr=lr, seed_dex=dex))
-    verdict = analysis.verify(found, runs)
-    assert (verdict.confirmed, verdict.status) == (False, "refuted")
-    assert verdict.sentence.startswith("Refuted")
-    assert verdict.verdict_held is None
+    check = analysis.verify(found, runs)
+    assert (check.verdict, check.at_lr) == (Verdict.FAILS, Verdict.CANNOT_TELL)
+    assert check.sentence.startswith("Refuted")
 
 
 def test_a_bound_can_refute_and_a_wide_one_cannot_tell(sweep, tmp_path):
@@ -174,24 +172,22 @@ def test_a_bound_can_refute_and_a_wide_one_cannot_tell(sweep, tmp_path):
     runs = start_sweep(tmp_path / "s")
     for lr in (3e-2, 1e-1):
         write_run(runs, Truth(width=128, lr=lr))
-    verdict = analysis.verify(found, runs)
-    assert verdict.status == "cannot tell"
-    assert verdict.verdict_held
-    assert "it was forecast unstable and was unstable" in verdict.sentence
+    check = analysis.verify(found, runs)
+    assert (check.verdict, check.at_lr) == (Verdict.CANNOT_TELL, Verdict.HOLDS)
+    assert "it was forecast unstable and was unstable" in check.sentence
     far = start_sweep(tmp_path / "far")
     for lr in (3e-2, 1e-1):
         write_run(far, Truth(width=128, lr=lr, seed_dex=1.5))
-    verdict = analysis.verify(found, far)
-    assert verdict.status == "refuted"
-    assert verdict.verdict_held is False
-    assert "forecast unstable and was stable" in verdict.sentence
+    check = analysis.verify(found, far)
+    assert (check.verdict, check.at_lr) == (Verdict.FAILS, Verdict.FAILS)
+    assert "forecast unstable and was stable" in check.sentence
 
 
 def test_a_check_without_the_size_cannot_tell(sweep):
     found = analysis.predict(sweep, n_params=N_128)
-    verdict = analysis.verify(found, sweep)
-    assert verdict.status == "cannot tell"
-    assert "holds no ended run of model.qk_norm=false at 589,824" in verdict.sentence
+    check = analysis.verify(found, sweep)
+    assert check.verdict is Verdict.CANNOT_TELL
+    assert "holds no ended run of model.qk_norm=false at 589,824" in check.sentence
 
 
 def test_a_file_that_is_no_prediction_is_refused(tmp_path):
@@ -206,6 +202,22 @@ def test_a_file_that_is_no_prediction_is_refused(tmp_path):
 def test_runs_of_another_setting_cannot_confirm(sweep, tmp_path):
     found = analysis.predict(sweep, n_params=N_128)
     runs = write_sweep(tmp_path / "s", widths=(128,), qk_norms=(False,), steps=80)
-    verdict = analysis.verify(found, runs)
-    assert verdict.status == "cannot tell"
-    assert "not the setting that was forecast: steps 80 instead of 40" in verdict.sentence
+    check = analysis.verify(found, runs)
+    assert check.verdict is Verdict.CANNOT_TELL
+    assert "not the setting that was forecast: steps 80 instead of 40" in check.sentence
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict.HOLDS, (True, True, "confirmed")),
+        (Verdict.FAILS, (False, False, "refuted")),
+        (Verdict.CANNOT_TELL, (False, False, "cannot tell")),
+    ],
+)
+@pytest.mark.parametrize("at_lr", Verdict)
+def test_a_check_in_a_table_has_the_words_of_files_written_before(verdict, words, at_lr):
+    nan = math.nan
+    row = analysis.Verification(nan, nan, nan, 0, nan, verdict, at_lr, "").row()
+    assert (row["inside_interval"], row["confirmed"], row["status"]) == words
+    assert row["verdict_held"] is at_lr.column

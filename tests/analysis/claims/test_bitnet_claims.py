@@ -14,6 +14,9 @@ from foretune.analysis.claims.bitnet_claims import (
     width_claims,
 )
 from foretune.analysis.figures.format_figure import quantizer_figure
+from foretune.analysis.stats.verdict import Verdict
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 SETTINGS = {
     "full precision": ("none", "mean", False),
@@ -61,16 +64,16 @@ def lm(quantizer, size, lr, decay, *, gap=0.1):
 
 
 def verdicts(claims, name):
-    return {claim.holds for claim in claims if claim.name == name}
+    return {claim.verdict for claim in claims if claim.name == name}
 
 
 def test_twice_the_width_matches_where_the_data_say_so_and_not_where_they_do_not():
     near = width_claims(trials(lm))
-    assert verdicts(near, "equal width and parameters") == {False}
-    assert verdicts(near, "doubled width") == {True}
-    assert verdicts(near, "the norms alone") == {True}
+    assert verdicts(near, "equal width and parameters") == {FAILS}
+    assert verdicts(near, "doubled width") == {HOLDS}
+    assert verdicts(near, "the norms alone") == {HOLDS}
     far = width_claims(trials(lambda *a: lm(*a, gap=0.5)))
-    assert verdicts(far, "doubled width") == {False}
+    assert verdicts(far, "doubled width") == {FAILS}
     assert "worse" in next(c.sentence for c in far if c.name == "doubled width")
 
 
@@ -79,7 +82,7 @@ def test_median_and_mean_are_compared_at_every_size():
         return lm(quantizer, *rest) - 0.05 * ("median" in quantizer)
 
     claims = mean_or_median(trials(better_median))
-    assert [claim.holds for claim in claims] == [True, True]
+    assert [claim.verdict for claim in claims] == [HOLDS, HOLDS]
     assert all("better" in claim.sentence for claim in claims)
 
 
@@ -88,7 +91,9 @@ def test_needed_width_recovers_a_known_factor():
     table = needed_width(trials(lm, sizes=(16, 32, 64, 128)))
     assert set(table["size"]) == {16, 32, 64}  # Nothing is wide enough for 128.
     assert table["factor"].to_numpy() == pytest.approx(2 ** (2 / 3), rel=0.02)
-    assert {claim.holds for claim in needed_width_claims(trials(lm, sizes=(16, 32, 64)))} == {True}
+    assert {claim.verdict for claim in needed_width_claims(trials(lm, sizes=(16, 32, 64)))} == {
+        HOLDS
+    }
 
 
 def test_sensitivity_to_the_learning_rate_is_told_by_quantizer():
@@ -98,8 +103,8 @@ def test_sensitivity_to_the_learning_rate_is_told_by_quantizer():
 
     table = sensitivity_by_quantizer(trials(flat_ternary)).set_index(["quantizer", "size"])
     assert table.loc[("full precision", 32), "sensitivity"] == pytest.approx(0.33, abs=0.02)
-    assert {claim.holds for claim in lr_claims(trials(flat_ternary))} == {True}
-    assert {claim.holds for claim in lr_claims(trials(lm))} == {None}
+    assert {claim.verdict for claim in lr_claims(trials(flat_ternary))} == {HOLDS}
+    assert {claim.verdict for claim in lr_claims(trials(lm))} == {UNTOLD}
 
 
 def test_decay_is_judged_by_its_spread_and_none_is_among_the_decays():
@@ -109,7 +114,7 @@ def test_decay_is_judged_by_its_spread_and_none_is_among_the_decays():
 
     frame = trials(robust, sizes=(32,), decays=(0.0, 1e-4, 1e-2))
     claims = decay_claims(frame)
-    assert verdicts(claims, "less sensitive to decay") == {True}
+    assert verdicts(claims, "less sensitive to decay") == {HOLDS}
     assert all("best decay 0 " in c.sentence for c in claims if c.name == "best decay")
 
 
@@ -129,7 +134,7 @@ def test_records_without_bytes_have_no_panel_of_them():
 def test_one_seed_cannot_tell_of_decay_or_width():
     one = trials(lm, sizes=(16, 32, 64), decays=(0.0, 1e-4), seeds=1)
     assert {claim.name for claim in decay_claims(one)} == {"best decay"}
-    assert {claim.holds for claim in needed_width_claims(one)} == {None}
+    assert {claim.verdict for claim in needed_width_claims(one)} == {UNTOLD}
     assert all("one seed" in claim.sentence for claim in needed_width_claims(one))
 
 
@@ -142,8 +147,8 @@ def test_decay_is_judged_at_the_quantile_of_its_seeds():
         frame["objective"] = 3.0 + hurt * (0.01 + 0.004 * frame["seed"])
         return [c for c in decay_claims(frame) if c.name == "less sensitive to decay"]
 
-    assert {claim.holds for claim in by_seed(2)} == {None}
-    assert {claim.holds for claim in by_seed(3)} == {False}
+    assert {claim.verdict for claim in by_seed(2)} == {UNTOLD}
+    assert {claim.verdict for claim in by_seed(3)} == {FAILS}
 
 
 def test_without_full_precision_nothing_is_compared_with_it():

@@ -13,6 +13,9 @@ from foretune.analysis.claims.format_cells import (
     quantizer_table,
 )
 from foretune.analysis.records.families import label
+from foretune.analysis.stats.verdict import Verdict
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 SEED_SHIFT = {0: 0.0, 1: 0.1, 2: -0.1}
 """Seeds move every quantizer alike, far more than quantizers differ: pairing must see through."""
@@ -83,7 +86,7 @@ def test_pairing_by_seed_sees_a_difference_that_the_seeds_would_hide():
 def test_the_verdict_turns_with_the_data():
     cells = quantizer_cells(FRAME)
     doubled = compare(cells, ("ternary median + norms", 32), ("full precision", 16))
-    assert doubled.verdict == "better"
+    assert doubled.better is HOLDS
     same = compare(cells, ("full precision", 32), ("full precision", 32))
     assert (same.verdict, same.difference) == ("cannot tell", 0.0)
     assert "no clear difference" in same.sentence  # A claim of equality may hold all the same.
@@ -94,11 +97,11 @@ def test_equal_bytes_interpolates_and_never_extrapolates():
     # 32 x 500 bytes are those of full precision at size 16.
     equal = compare_at_equal_bytes(cells, ("ternary median + norms", 32), "full precision")
     assert equal.difference == pytest.approx(2.4 + 0.001 - 2.5)
-    assert equal.verdict == "better"
+    assert equal.better is HOLDS
     outside = compare_at_equal_bytes(
         cells[cells["size"] == 32], ("ternary median + norms", 32), "full precision"
     )
-    assert outside.verdict == "cannot tell"
+    assert outside.better is UNTOLD
     assert "lie outside" in outside.sentence
 
 
@@ -112,7 +115,7 @@ def test_diverged_runs_count_as_their_loss_at_init_or_as_all_wrong():
 def test_one_seed_cannot_tell():
     cells = quantizer_cells(FRAME[FRAME["seed"] == 0])
     found = compare(cells, ("ternary median + norms", 32), ("full precision", 32))
-    assert found.verdict == "cannot tell"
+    assert found.better is UNTOLD
     assert math.isnan(found.low)
 
 

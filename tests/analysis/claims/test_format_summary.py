@@ -9,6 +9,9 @@ from foretune import analysis
 from foretune.analysis.claims.format_summary import compare_formats
 from foretune.analysis.report.findings import find, headline, missing
 from foretune.analysis.report.report import write_page
+from foretune.analysis.stats.verdict import Verdict
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 FORMATS = {
     "full precision": ("none", "mean", False),
@@ -53,15 +56,15 @@ def costly(tmp_path_factory):
 
 
 def verdicts(formats, name):
-    return {claim.holds for claim in formats.claims if claim.name.startswith(name)}
+    return {claim.verdict for claim in formats.claims if claim.name.startswith(name)}
 
 
 def test_formats_that_cost_something_are_said_to(costly):
     formats = costly.formats
     assert (formats.metric, formats.axis, formats.setting) == ("loss", "size", "")
-    assert verdicts(formats, "equal width and parameters") == {False}
-    assert verdicts(formats, "the norms alone") == {True}
-    assert verdicts(formats, "median instead of mean") == {True}
+    assert verdicts(formats, "equal width and parameters") == {FAILS}
+    assert verdicts(formats, "the norms alone") == {HOLDS}
+    assert verdicts(formats, "median instead of mean") == {HOLDS}
     assert len(formats.table) == 8
     assert headline(costly).startswith(
         "At size 32, the final loss of ternary mean + norms is 0.300 nats above that of full "
@@ -71,7 +74,7 @@ def test_formats_that_cost_something_are_said_to(costly):
 
 def test_formats_that_cost_nothing_are_said_to(tmp_path):
     formats = found_in(write_formats(tmp_path / "s", gap=-0.1)).formats
-    assert verdicts(formats, "equal width and parameters") == {True}
+    assert verdicts(formats, "equal width and parameters") == {HOLDS}
     assert "0.100 nats below that of full precision" in formats.sentence
     assert all("nats worse" in c.name for c in formats.claims if c.name.startswith("equal"))
 
@@ -100,10 +103,10 @@ def test_a_sweep_of_one_format_has_no_such_section(sweep, sweep_page):
 def test_one_seed_cannot_tell_and_says_so(tmp_path):
     found = found_in(write_formats(tmp_path / "s", gap=0.3, seeds=(0,)))
     (claim,) = (claim for claim in found.formats.claims if claim.name == "the formats")
-    assert claim.holds is None
+    assert claim.verdict is UNTOLD
     assert "takes two seeds, better three; only one was run" in claim.sentence
     assert "fewer than two seeds ran both, so this may be chance" in headline(found)
-    assert {claim.holds for claim in found.formats.claims} == {None}
+    assert {claim.verdict for claim in found.formats.claims} == {UNTOLD}
 
 
 def test_without_full_precision_there_is_nothing_to_compare_with(tmp_path):
@@ -112,7 +115,7 @@ def test_without_full_precision_there_is_nothing_to_compare_with(tmp_path):
     assert headline(found) == (
         "No size was run both in full precision and in a format of fewer bits."
     )
-    assert verdicts(found.formats, "equal width, against the control") == {False}
+    assert verdicts(found.formats, "equal width, against the control") == {FAILS}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,7 @@ def test_full_precision_stands_in_every_setting_of_the_quantization(tmp_path):
         for run in (late / str(start) / "runs").iterdir():
             run.rename(root / "runs" / run.name)
     formats = found_in(root).formats
-    assert verdicts(formats, "equal width and parameters") == {False}
+    assert verdicts(formats, "equal width and parameters") == {FAILS}
     assert sum(c.name.startswith("equal width and") for c in formats.claims) == 2
 
 

@@ -7,6 +7,9 @@ import pytest
 from foretune.analysis.claims.intervals import pooled, slope, unknown
 from foretune.analysis.claims.words import claim, verdict
 from foretune.analysis.measures.sensitivity import lr_sensitivity
+from foretune.analysis.stats.verdict import Verdict
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 
 def line(rng, gradient, *, sizes=(4.0, 4.6, 5.2), seeds=3, sd=0.05):
@@ -65,7 +68,7 @@ def test_nothing_is_unknown_and_never_a_number():
     assert not pooled([[], [np.nan]], sd=1.0).known
     assert not slope(line(np.random.default_rng(0), 1.0, sizes=(4.0,)), noise=0.1).known
     told = claim("n", "it falls", "the slope", unknown("one size was run"), "lower")
-    assert (told.holds, told.numbers) == (None, {})
+    assert (told.verdict, told.numbers) == (UNTOLD, {})
     assert "not known: one size was run" in told.sentence
 
 
@@ -73,12 +76,12 @@ def test_verdicts_are_of_intervals():
     def between(low, high):
         return pooled([[0.0]], sd=1.0).__class__((low + high) / 2, low, high)
 
-    assert verdict(between(-2, -1), "lower") is True
-    assert verdict(between(1, 2), "lower") is False
-    assert verdict(between(-1, 1), "lower") is None
-    assert verdict(between(-0.01, 0.02), "same", 0.05) is True
-    assert verdict(between(-0.2, -0.1), "same", 0.05) is False
-    assert verdict(between(0.1, 0.2), "same", 0.05) is False
-    assert verdict(between(0.1, 0.2), "not lower", 0.05) is True
-    assert verdict(between(-0.2, -0.1), "not lower", 0.05) is False
-    assert verdict(between(-0.2, 0.1), "same", 0.05) is None
+    assert verdict(between(-2, -1), "lower") is HOLDS
+    assert verdict(between(1, 2), "lower") is FAILS
+    assert verdict(between(-1, 1), "lower") is UNTOLD
+    assert verdict(between(-0.01, 0.02), "same", 0.05) is HOLDS
+    assert verdict(between(-0.2, -0.1), "same", 0.05) is FAILS
+    assert verdict(between(0.1, 0.2), "same", 0.05) is FAILS
+    assert verdict(between(0.1, 0.2), "not lower", 0.05) is HOLDS
+    assert verdict(between(-0.2, -0.1), "not lower", 0.05) is FAILS
+    assert verdict(between(-0.2, 0.1), "same", 0.05) is UNTOLD

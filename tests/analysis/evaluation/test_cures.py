@@ -11,7 +11,8 @@ from foretune.analysis import load
 from foretune.analysis.evaluation.backtest import clusters_of, context_of, histories
 from foretune.analysis.evaluation.cures import SHARE, advise, fit_cure, read_cures, write_cures
 from foretune.analysis.inside_run.features import Trace
-from foretune.analysis.measures.twins import FIXES, WORTH, twins_of
+from foretune.analysis.measures.excess import WORTH
+from foretune.analysis.measures.twins import FIXES, twins_of
 
 LRS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from foretune.analysis.evaluation import splits
-from foretune.analysis.measures import labels
+from foretune.analysis.measures import excess, labels
 
 PRESET = {**splits.PRESET_VALUES, "part": "core", "size": 32.0}
 
@@ -14,7 +14,7 @@ def split(**changes):
 
 
 def test_what_was_fixed_before_anything_was_fitted():
-    assert (labels.UNSTABLE, labels.DEGRADED, labels.SIGMAS) == (0.40, 0.10, 4.0)
+    assert (excess.UNSTABLE, excess.DEGRADED, labels.SIGMAS) == (0.40, 0.10, 4.0)
     assert labels.LEVELS == (0.10, 0.20, 0.30, 0.40, 0.50)
     assert splits.FIT_WIDTHS == (16, 32, 48, 64)
     assert set(splits.HELD_OUT_SWITCHES) == {

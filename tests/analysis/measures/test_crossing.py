@@ -7,7 +7,7 @@ from synthetic import GRID, Truth, start_sweep, write_run, write_sweep
 
 from foretune import analysis
 from foretune.analysis.measures.critical_lr import critical_table, window_check
-from foretune.analysis.measures.crossing import critical_lr, excess_lr, penalty_lr
+from foretune.analysis.measures.crossing import above_best_lr, critical_lr, penalty_lr
 from foretune.analysis.measures.signal import read_signal
 
 
@@ -107,10 +107,10 @@ def test_bad_arguments_are_refused_in_a_sentence():
 
 def test_excess_counts_from_the_optimum_up():
     curve = pd.DataFrame({"lr": [1e-3, 1e-2, 1e-1], "loss": [3.0, 2.0, 2.2]})
-    assert excess_lr(curve).value == pytest.approx(10**-1.5)
+    assert above_best_lr(curve).value == pytest.approx(10**-1.5)
     rising = pd.DataFrame({"lr": [1e-3, 1e-2], "loss": [3.0, 2.0]})
-    assert excess_lr(rising).status == "above the grid"
-    assert excess_lr(rising[:1]).status == "cannot tell"
+    assert above_best_lr(rising).status == "above the grid"
+    assert above_best_lr(rising[:1]).status == "cannot tell"
 
 
 def test_penalty_counts_against_the_twin():

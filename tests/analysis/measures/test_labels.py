@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foretune.analysis.measures.labels import excess, label_runs, spike_score
+from foretune.analysis.measures.labels import label_runs, spike_score
 
 REFERENCE = 3.0
 
@@ -35,14 +35,6 @@ def labels(rows, curves=None, **options):
         columns=["run_id", "step", "loss"],
     )
     return label_runs(pd.DataFrame(rows), telemetry, **options)
-
-
-def test_excess_is_the_share_lost_of_what_there_was_to_gain():
-    assert excess(2.0, best=2.0, reference=3.0) == 0
-    assert excess([2.25, 3.0, 9.0, np.inf], best=2.0, reference=3.0).tolist() == [0.25, 1, 1, 1]
-    assert np.isnan(excess(np.nan, best=2.0, reference=3.0))
-    with pytest.raises(ValueError, match=r"reference must be above best, got 0\.5 nats below"):
-        excess(2.0, best=3.5, reference=3.0)
 
 
 GRID = [

@@ -8,8 +8,7 @@ from foretune.analysis.measures.thresholds import (
     ATTENTION_LOGIT,
     PAPER_ATTENTION_LOGIT,
     calibrate,
-    excess,
-    label_unstable,
+    label_degraded,
 )
 
 
@@ -36,33 +35,48 @@ def test_the_calibrated_line_lies_where_the_loss_begins_to_suffer():
 def test_too_few_runs_cannot_tell_and_show_both_known_lines():
     found = calibrate(runs(np.random.default_rng(0), count=3), reference=3.1)
     assert math.isnan(found.value)
-    assert found.status.startswith("cannot tell: calibration needs 8 unstable and 8 stable runs")
+    assert found.status.startswith("cannot tell: calibration needs 8 degraded and 8 other runs")
     assert "the default is 100, the paper's line 10000" in found.status
 
 
-def test_excess_by_hand():
-    losses = np.array([2.0, 2.5, 3.0, 9.0, np.nan, np.inf])
-    expected = [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
-    assert excess(losses, 2.0, 3.0) == pytest.approx(expected)
-
-
-def test_slow_runs_below_the_optimum_are_not_unstable():
+def test_slow_runs_below_the_optimum_are_not_degraded():
     frame = pd.DataFrame(
         {"lr": [1e-3, 1e-2, 1e-1], "loss": [3.0, 2.0, 3.0], "loss_at_init": 6.0, "n_params": 1e4}
     )
-    unstable, against = label_unstable(frame, reference=3.1)
-    assert unstable.tolist() == [False, False, True]
+    degraded, against = label_degraded(frame, reference=3.1)
+    assert degraded.tolist() == [False, False, True]
     assert against == "excess over 0.1 against the given 3.1 nats"
+
+
+def test_what_is_not_known_is_neither_degraded_nor_counted():
+    """No loss; a size that learned nothing, whose losses are all at the reference or above."""
+    curve = {"lr": [1e-2, 3e-2, 1e-1], "loss_at_init": 6.0}
+    good = pd.DataFrame(curve | {"loss": [2.0, 2.5, math.nan], "n_params": 1e4})
+    flat = pd.DataFrame(curve | {"loss": [3.1, 3.1, 3.5], "n_params": 1e5})
+    frame = pd.concat([good, flat], ignore_index=True)
+    degraded, _ = label_degraded(frame, reference=3.1)
+    assert degraded.isna().tolist() == [False, False, True, True, True, True]
+    assert degraded.dropna().tolist() == [False, True]
+    found = calibrate(frame.assign(value=100.0), reference=3.1)
+    assert (found.n_degraded, found.n_other) == (1, 1)
+
+
+def test_a_run_that_ended_above_the_reference_lost_it_all():
+    frame = pd.DataFrame(
+        {"lr": [1e-2, 1e-1], "loss": [2.0, math.inf], "loss_at_init": 6.0, "n_params": 1e4}
+    )
+    degraded, _ = label_degraded(frame, reference=3.1, level=0.999)
+    assert degraded.tolist() == [False, True]
 
 
 def test_the_fallback_is_named():
     frame = pd.DataFrame(
         {"lr": [1e-2, 1e-1], "loss": [2.0, 2.3], "loss_at_init": 6.0, "n_params": 1e4}
     )
-    unstable, against = label_unstable(frame)
-    assert unstable.tolist() == [False, False]
+    degraded, against = label_degraded(frame)
+    assert degraded.tolist() == [False, False]
     assert "for want of a reference, which hides small excess" in against
-    recorded, against = label_unstable(frame.assign(reference_loss=3.1))
+    recorded, against = label_degraded(frame.assign(reference_loss=3.1))
     assert recorded.tolist() == [False, True]
     assert against.endswith("the recorded reference loss")
 

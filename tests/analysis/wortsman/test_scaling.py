@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from planted import STEPS, by_name, decades, log_n, noise, records
 
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.gradients.blocks import block_outputs
 from foretune.analysis.wortsman.gradients.gradients import gradient_scale
 from foretune.analysis.wortsman.logits.alignment import logit_growth
 from foretune.analysis.wortsman.logits.logit_law import logit_law
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 SIZES = (16, 32, 64, 128)
 
@@ -29,11 +32,11 @@ def logits():
 def test_figure_9_forecasts_the_size_that_was_held_out(logits):
     answer = logit_law(logits, at_shares=(0.1, 1.0))
     falls, critical, forecast = by_name(answer).values()
-    assert falls.holds is True
+    assert falls.verdict is HOLDS
     assert falls.numbers["slope"] == pytest.approx(-0.5, abs=0.05)
-    assert critical.holds is True
+    assert critical.verdict is HOLDS
     assert abs(critical.numbers["error_dex"]) < 0.06
-    assert forecast.holds is True
+    assert forecast.verdict is HOLDS
     assert forecast.numbers["error_dex"] < 0.1
     assert "a parabola in log N" in forecast.sentence
     assert list(answer.table["at_share"]) == [0.1, 1.0]
@@ -45,7 +48,7 @@ def test_figure_9_says_so_where_logits_do_not_grow_with_n():
 
     made = {"sweep": records(widths=SIZES, columns={"max_attention_logit_layer0": flat})}
     falls = logit_law(made, at_shares=()).claims[0]
-    assert falls.holds is None
+    assert falls.verdict is UNTOLD
     assert abs(falls.numbers["slope"]) < 0.1
 
 
@@ -57,9 +60,9 @@ def test_figure_9_with_three_sizes_takes_lines_and_with_one_none(logits):
 
     three = logit_law(only((16, 32, 64)), at_shares=())
     assert three.table["form"].tolist() == ["per-lr-linear"]
-    assert three.claims[0].holds is True
+    assert three.claims[0].verdict is HOLDS
     one = by_name(logit_law(only((16,)), at_shares=()))
-    assert {claim.holds for claim in one.values()} == {None}
+    assert {claim.verdict for claim in one.values()} == {UNTOLD}
     with pytest.raises(ValueError, match="at_share must be a share of the steps"):
         logit_law(logits, at_share=0.0)
 
@@ -73,13 +76,13 @@ def test_figure_11_recovers_both_powers_and_says_how_near_epsilon_it_is():
     made = {"sweep": records([{"optimizer.epsilon": 1e-8}], columns=columns)}
     answer = gradient_scale(made)
     rate, size, near, later = by_name(answer).values()
-    assert (rate.holds, size.holds) == (True, True)
+    assert (rate.verdict, size.verdict) == (HOLDS, HOLDS)
     assert rate.numbers["value"] == pytest.approx(-0.7, abs=0.05)
     assert size.numbers["value"] == pytest.approx(-0.6, abs=0.1)
     # 1e-5 x 10^(-0.7 x 1.48 - 0.6 x 1.2) = 1.8e-7 at size 64 and learning rate 0.3.
-    assert near.holds is False
+    assert near.verdict is FAILS
     assert "times epsilon (1e-08)" in near.sentence
-    assert later.holds is True
+    assert later.verdict is HOLDS
     assert later.numbers["gradient_rms"] == pytest.approx(1.8e-7 * 16**-0.6, rel=0.5)
     assert answer.table["attenuation"].between(0.9, 1).all()
 
@@ -90,10 +93,10 @@ def test_figure_11_says_rises_where_gradients_rise_and_cannot_tell_without_them(
 
     made = {"sweep": records([{"optimizer.epsilon": 1e-8}], columns={"grad_rms_mlp_in": rising})}
     answer = gradient_scale(made)
-    assert answer.claims[0].holds is False
+    assert answer.claims[0].verdict is FAILS
     assert "mlp_in of all blocks" in answer.claims[0].sentence
     none = by_name(gradient_scale(made, kind="qkv"))
-    assert {claim.holds for claim in none.values()} == {None}
+    assert {claim.verdict for claim in none.values()} == {UNTOLD}
 
 
 def test_figure_c1_recovers_growth_with_rate_and_depth_and_none_with_n():
@@ -105,12 +108,12 @@ def test_figure_c1_recovers_growth_with_rate_and_depth_and_none_with_n():
     columns = {f"output_norm_rms_layer{layer}": output(layer) for layer in range(3)}
     answer = block_outputs({"sweep": records(columns=columns)})
     n, rate, depth = by_name(answer).values()
-    assert (n.holds, rate.holds, depth.holds) == (True, True, True)
+    assert (n.verdict, rate.verdict, depth.verdict) == (HOLDS, HOLDS, HOLDS)
     assert rate.numbers["value"] == pytest.approx(0.3, abs=0.03)
     assert depth.numbers["value"] == pytest.approx(0.5, abs=0.03)
     assert len(answer.table) == 3 * 5 * 3
     none = by_name(block_outputs({"sweep": records()}))
-    assert {claim.holds for claim in none.values()} == {None}
+    assert {claim.verdict for claim in none.values()} == {UNTOLD}
 
 
 def grown(of_norms, of_cosine):
@@ -129,12 +132,12 @@ def grown(of_norms, of_cosine):
 
 def test_figure_e1_tells_norms_from_alignment():
     norms, against = by_name(logit_growth(grown(0.8, 0.1))).values()
-    assert (norms.holds, against.holds) == (True, True)
+    assert (norms.verdict, against.verdict) == (HOLDS, HOLDS)
     assert norms.numbers["value"] == pytest.approx(0.8, abs=0.03)
     assert against.numbers["value"] == pytest.approx(0.7, abs=0.03)
     assert "norms make 89%, the cosine 11%" in norms.sentence
     _, aligned = logit_growth(grown(0.1, 0.5)).claims
-    assert aligned.holds is False
+    assert aligned.verdict is FAILS
     none = by_name(logit_growth({"sweep": records()}))
-    assert {claim.holds for claim in none.values()} == {None}
+    assert {claim.verdict for claim in none.values()} == {UNTOLD}
     assert "q_rms_layer0" in next(iter(none.values())).sentence

@@ -3,7 +3,10 @@
 import pytest
 from planted import by_name, decades, noise, records
 
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.curves.intervention_table import interventions, recommended
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 FIELDS = {
     "none": {"kind": "none"},
@@ -41,7 +44,7 @@ def test_what_lowers_sensitivity_at_no_loss_is_named(answer):
     assert "scaled" not in found.sentence
     assert "dear (" in dear
     assert "harm (" in worse
-    assert found.holds is True
+    assert found.verdict is HOLDS
     verdicts = answer.table.set_index("intervention")["verdict"].to_dict()
     assert verdicts["none"] == "baseline"
     assert verdicts["idle"] == "no clear difference"
@@ -66,7 +69,7 @@ def test_without_the_baseline_nothing_is_recommended():
     made = records([FIELDS["cure"]], widths=(64,), loss=loss)
     answer = interventions({"sweep": made}, VARIANTS)
     assert recommended(answer.table).label == ""
-    assert [claim.holds for claim in answer.claims] == [None]
+    assert [claim.verdict for claim in answer.claims] == [UNTOLD]
     assert "no run of none" in answer.claims[0].sentence
     by_name(answer)
     with pytest.raises(ValueError, match="must be among the variants, got 'base'"):
@@ -78,4 +81,4 @@ def test_a_baseline_that_is_best_is_kept():
     pair = {label: VARIANTS[label] for label in ("none", "harm")}
     answer = interventions({"sweep": made}, pair)
     assert recommended(answer.table).label == "none"
-    assert [claim.holds for claim in answer.claims] == [False, None]
+    assert [claim.verdict for claim in answer.claims] == [FAILS, UNTOLD]

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from planted import RATES, by_name, decades, log_n, noise, records
 
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.curves.curves import curves
 from foretune.analysis.wortsman.curves.loss_curves import loss_curves
 from foretune.analysis.wortsman.curves.questions import Compare, Trend, TrendDifference
 from foretune.analysis.wortsman.runs import gather
 from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.wortsman.judges import Curves
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 FIXED, BARE = {"model.qk_norm": True}, {"model.qk_norm": False}
 TWINS = {"without": BARE, "with": FIXED}
@@ -40,13 +43,15 @@ def test_figure_1_is_recovered_with_its_sign(twins):
     )
     found = by_name(answer)
     lower = found["LR sensitivity, with against without"]
-    assert lower.holds is True
+    assert lower.verdict is HOLDS
     # 0.2 x (0.5, 1, 1.5) / 5 and its growth with log10 N of 0, 0.6 and 1.2.
     assert lower.numbers["value"] == pytest.approx(-0.6 * (0.2 + 0.15 * 0.6), abs=0.02)
     assert lower.numbers["size 16"] > lower.numbers["size 64"]
-    assert found["LR sensitivity and N, without"].holds is True
-    assert found["LR sensitivity and N, with"].holds is None
-    assert found["the loss at the two highest learning rates, with against without"].holds is True
+    assert found["LR sensitivity and N, without"].verdict is HOLDS
+    assert found["LR sensitivity and N, with"].verdict is UNTOLD
+    assert (
+        found["the loss at the two highest learning rates, with against without"].verdict is HOLDS
+    )
     assert "3 seeds at 3 sizes" in lower.sentence
     assert len(answer.table) == 6
 
@@ -55,7 +60,7 @@ def test_the_opposite_is_said_of_the_opposite(twins):
     exchanged = {"without": FIXED, "with": BARE}
     found = by_name(loss_curves(twins, exchanged, questions=QUESTIONS["fig1"]))
     worse = found["LR sensitivity, with against without"]
-    assert worse.holds is False
+    assert worse.verdict is FAILS
     assert "Not here" in worse.sentence
 
 
@@ -66,8 +71,8 @@ def test_no_effect_is_no_verdict_and_is_the_same_within_the_tolerance():
         Compare(measure="best_loss", expected="same", finding="it changes nothing"),
     ]
     lower, equal = loss_curves(same, TWINS, questions=questions).claims
-    assert lower.holds is None
-    assert equal.holds is True
+    assert lower.verdict is UNTOLD
+    assert equal.verdict is HOLDS
 
 
 def test_one_seed_has_a_wider_interval_and_a_lost_run_counts_as_the_loss_at_init():
@@ -78,7 +83,7 @@ def test_one_seed_has_a_wider_interval_and_a_lost_run_counts_as_the_loss_at_init
     one = {"sweep": records(TWINS.values(), loss=bowl, seeds=(0,), changes=lost)}
     answer = loss_curves(one, TWINS, questions=QUESTIONS["fig1"])
     claim = by_name(answer)["LR sensitivity, with against without"]
-    assert claim.holds is True
+    assert claim.verdict is HOLDS
     # 6 nats at init in the place of 2 + 0.12 x 1.48^2.
     assert claim.numbers["value"] == pytest.approx(-(6.0 - 2.26) / 5, abs=0.02)
     assert claim.numbers["seeds"] == 1
@@ -110,10 +115,10 @@ def test_the_best_rate_is_refined_and_its_movement_found():
     ]
     answer = loss_curves(made, ladders, questions=questions)
     falls, holds_still, steadier = answer.claims
-    assert falls.holds is True
+    assert falls.verdict is HOLDS
     assert falls.numbers["value"] == pytest.approx(-0.4, abs=0.05)
-    assert holds_still.holds is None
-    assert steadier.holds is True
+    assert holds_still.verdict is UNTOLD
+    assert steadier.verdict is HOLDS
     smallest = answer.table[(answer.table["variant"] == "moves")].iloc[-1]
     assert smallest["best_lr_refined"] == pytest.approx(10 ** (-2 - 0.4 * 1.2), rel=0.1)
 
@@ -125,7 +130,7 @@ def test_a_best_rate_at_the_end_of_the_grid_is_a_bound():
         {"all": {}},
         questions=[Trend(measure="best_lr", expected="lower", finding="it falls")],
     ).claims
-    assert claim.holds is True
+    assert claim.verdict is HOLDS
     assert claim.numbers["value"] < -0.25
 
 
@@ -140,8 +145,8 @@ def test_the_smaller_of_two_windows_counts():
     assert set(own["window"]) == {"0.001 to 0.1"}
     assert own["sensitivity"].max() < 0.15
     # Both parabolas run a decade to either side of their best, or a decade and a half to one.
-    assert answer.claims[0].holds is not False
-    assert loss_curves(made, TWINS).claims[0].holds is False
+    assert answer.claims[0].verdict is not FAILS
+    assert loss_curves(made, TWINS).claims[0].verdict is FAILS
 
 
 def test_ladders_are_compared_at_equal_n_and_by_their_slopes():
@@ -154,9 +159,9 @@ def test_ladders_are_compared_at_equal_n_and_by_their_slopes():
 
     made = {"sweep": records(ladders.values(), loss=loss)}
     found = by_name(loss_curves(made, ladders, questions=QUESTIONS["fig7"], below=("best_loss",)))
-    assert found["LR sensitivity and N, depth against width"].holds is True
+    assert found["LR sensitivity and N, depth against width"].verdict is HOLDS
     best = found["the best loss, depth against width, equal N"]
-    assert best.holds is None or best.holds is True
+    assert best.verdict is UNTOLD or best.verdict is HOLDS
     assert best.numbers["value"] == pytest.approx(-0.06, abs=0.02)
 
 
@@ -172,12 +177,12 @@ def ladder_records(bend, *, widths=(16, 32, 64)):
     return {"sweep": records(ladders.values(), loss=loss, widths=widths)}, ladders
 
 
-@pytest.mark.parametrize(("bend", "holds"), [(0.4, True), (-0.4, True), (0.0, None)])
-def test_the_ladder_whose_largest_size_is_forecast_best_is_told(bend, holds):
+@pytest.mark.parametrize(("bend", "verdict"), [(0.4, HOLDS), (-0.4, HOLDS), (0.0, UNTOLD)])
+def test_the_ladder_whose_largest_size_is_forecast_best_is_told(bend, verdict):
     made, ladders = ladder_records(bend)
     found = by_name(loss_curves(made, ladders, questions=QUESTIONS["figE3"]))
     claim = found["the best loss forecast, width against both"]
-    assert claim.holds is holds
+    assert claim.verdict is verdict
     assert claim.numbers["value"] == pytest.approx(abs(bend), abs=0.01)
     told = float(claim.sentence.split("width ends ")[1].split()[0])
     assert told == pytest.approx(bend, abs=0.01)
@@ -187,19 +192,19 @@ def test_a_forecast_of_the_largest_size_takes_two_smaller_ones():
     made, ladders = ladder_records(0.4, widths=(16, 64))
     found = by_name(loss_curves(made, ladders, questions=QUESTIONS["figE3"]))
     claim = found["the best loss forecast, width against both"]
-    assert claim.holds is None
+    assert claim.verdict is UNTOLD
     assert "width and both lack three sizes" in claim.sentence
 
 
 def test_what_is_missing_cannot_be_told(twins):
     answer = loss_curves(twins, {"without": BARE, "z-loss": {"loss.z_loss": 1e-4}})
     claim, absent = answer.claims
-    assert (claim.holds, absent.holds) == (None, None)
+    assert (claim.verdict, absent.verdict) == (UNTOLD, UNTOLD)
     assert "no run of z-loss has ended" in claim.sentence
     nothing = dataclasses.replace(twins["sweep"], trials=twins["sweep"].trials.iloc[:0])
     for name, questions in QUESTIONS.items():
         found = loss_curves({"sweep": nothing}, TWINS, questions=questions, title=name)
-        assert {claim.holds for claim in found.claims} == {None}
+        assert {claim.verdict for claim in found.claims} == {UNTOLD}
         by_name(found)
 
 

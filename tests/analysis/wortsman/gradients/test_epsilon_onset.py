@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from planted import STEPS, by_name, decades, log_n, noise, records
 
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.gradients.epsilon_onset import COST, epsilon_onset
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 LABELS = ("1e-8", "1e-6", "1e-5", "1e-4", "1e-3", "1e-2")
 VARIANTS = {name: {"optimizer.epsilon": float(name)} for name in LABELS}
@@ -63,20 +66,20 @@ def found(answer):
 
 def test_the_cost_the_share_and_the_formula_are_those_planted(found):
     assert set(found) > LARGE
-    assert found["loss with epsilon 1e-2 up to the best rate"].holds is True
-    assert found["loss with epsilon 1e-6 up to the best rate"].holds is None
+    assert found["loss with epsilon 1e-2 up to the best rate"].verdict is HOLDS
+    assert found["loss with epsilon 1e-6 up to the best rate"].verdict is UNTOLD
     where = found["epsilon over gradient RMS at which loss suffers"]
-    assert where.holds is True
+    assert where.verdict is HOLDS
     # The cost is COST where share / ONSET = 1 + share.
     assert 10 ** where.numbers["value"] == pytest.approx(ONSET / (1 - ONSET), rel=0.1)
     kept = found["updates against r / (r + epsilon)"]
-    assert kept.holds is True
+    assert kept.verdict is HOLDS
     assert kept.numbers["value"] == pytest.approx(0.0, abs=0.02)
 
 
 def test_the_size_at_which_the_usual_epsilon_is_met_is_that_of_the_planted_law(found):
     claim = found["gradient RMS at 4.8e+09 parameters"]
-    assert claim.holds is None  # Too far for a forecast, and it says so.
+    assert claim.verdict is UNTOLD  # Too far for a forecast, and it says so.
     assert "limit is 64 times" in claim.sentence
     at = {"width": 16, "lr": 0.3}
     expected = gradient(at) * (4.8e9 / (36 * 16**2)) ** SLOPES[1]
@@ -86,8 +89,8 @@ def test_the_size_at_which_the_usual_epsilon_is_met_is_that_of_the_planted_law(f
     assert math.log10(told) == pytest.approx(math.log10(met), abs=0.3)
 
 
-@pytest.mark.parametrize(("factor", "holds"), [(1.0, True), (1e4, False)])
-def test_within_reach_it_is_a_verdict(factor, holds):
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, HOLDS), (1e4, FAILS)])
+def test_within_reach_it_is_a_verdict(factor, verdict):
     """A ladder of 15M to 240M parameters, 20 times below the source's largest."""
 
     def reached(run, steps):
@@ -102,7 +105,7 @@ def test_within_reach_it_is_a_verdict(factor, holds):
     )
     answer = epsilon_onset({"epsilon": sweep}, VARIANTS)
     claim = by_name(answer)["gradient RMS at 4.8e+09 parameters"]
-    assert claim.holds is holds
+    assert claim.verdict is verdict
 
 
 def test_updates_that_ignore_epsilon_are_told_from_the_formula():
@@ -112,9 +115,9 @@ def test_updates_that_ignore_epsilon_are_told_from_the_formula():
     }
     sweep = {"epsilon": records(VARIANTS.values(), columns=columns)}
     found = by_name(epsilon_onset(sweep, VARIANTS))
-    assert found["updates against r / (r + epsilon)"].holds is False
-    assert found["epsilon over gradient RMS at which loss suffers"].holds is None
-    assert all(found[name].holds is None for name in LARGE)  # All losses are the same.
+    assert found["updates against r / (r + epsilon)"].verdict is FAILS
+    assert found["epsilon over gradient RMS at which loss suffers"].verdict is UNTOLD
+    assert all(found[name].verdict is UNTOLD for name in LARGE)  # All losses are the same.
 
 
 def test_the_table_and_the_picture_hold_what_the_claims_rest_on(answer):
@@ -136,5 +139,5 @@ def test_what_is_missing_is_said(sweep):
     bare = sweep["epsilon"].telemetry[["run_id", "step", "loss"]]
     lacking = {"epsilon": dataclasses.replace(sweep["epsilon"], telemetry=bare)}
     found = by_name(epsilon_onset(lacking, VARIANTS))
-    assert {claim.holds for name, claim in found.items() if name not in LARGE} == {None}
-    assert found["loss with epsilon 1e-2 up to the best rate"].holds is True
+    assert {claim.verdict for name, claim in found.items() if name not in LARGE} == {UNTOLD}
+    assert found["loss with epsilon 1e-2 up to the best rate"].verdict is HOLDS

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from planted import by_name, noise, records
 
+from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.logits.kappa import forced_logits
+
+HOLDS, FAILS, UNTOLD = Verdict
 
 KAPPAS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4)
 
@@ -35,12 +38,12 @@ def forced(onset, *, seeds=(0, 1, 2)):
 def test_the_onset_and_its_logit_are_found_and_held_against_natural_runs():
     answer = forced_logits({"LM": forced(10.0)}, natural_threshold=300.0, bigram=2.6)
     onset, natural, bigram = by_name(answer).values()
-    assert onset.holds is True
+    assert onset.verdict is HOLDS
     assert onset.numbers["kappa"] == pytest.approx(10.0, rel=0.4)
     assert "3 seeds" in onset.sentence
-    assert natural.holds is True
+    assert natural.verdict is HOLDS
     assert natural.numbers["value"] == pytest.approx(np.log10(40 / 300), abs=0.15)
-    assert bigram.holds is True
+    assert bigram.verdict is HOLDS
     assert answer.table["logit_over_kappa"].to_numpy() == pytest.approx(4.0)
 
 
@@ -50,10 +53,10 @@ def test_each_architecture_has_its_own_onset_and_one_may_have_none():
     found = by_name(answer)
     early, late = (found[f"where forced logits begin to hurt, {n}"] for n in ("early", "late"))
     assert late.numbers["kappa"] / early.numbers["kappa"] == pytest.approx(100, rel=0.6)
-    assert found["forced against natural logits, early"].holds is True
-    assert found["forced against natural logits, late"].holds is False
-    assert found["where forced logits begin to hurt, never"].holds is False
-    assert found["forced against natural logits, never"].holds is None
+    assert found["forced against natural logits, early"].verdict is HOLDS
+    assert found["forced against natural logits, late"].verdict is FAILS
+    assert found["where forced logits begin to hurt, never"].verdict is FAILS
+    assert found["forced against natural logits, never"].verdict is UNTOLD
 
 
 def test_one_seed_is_wider_and_what_is_missing_cannot_be_told():
@@ -65,10 +68,10 @@ def test_one_seed_is_wider_and_what_is_missing_cannot_be_told():
     made = forced(10.0)
     lost = made.trials.assign(reference_loss=np.nan)
     answer = forced_logits({"LM": dataclasses.replace(made, trials=lost)})
-    assert {claim.holds for claim in by_name(answer).values()} == {None}
+    assert {claim.verdict for claim in by_name(answer).values()} == {UNTOLD}
     assert "no reference loss" in answer.claims[0].sentence
     plain = by_name(forced_logits({"LM": records(widths=(32,))}))
-    assert {claim.holds for claim in plain.values()} == {None}
+    assert {claim.verdict for claim in plain.values()} == {UNTOLD}
     quiet = dataclasses.replace(made, telemetry=made.telemetry[["run_id", "step"]])
     onset, natural, _ = forced_logits({"LM": quiet}).claims
-    assert (onset.holds, natural.holds) == (True, None)
+    assert (onset.verdict, natural.verdict) == (HOLDS, UNTOLD)
