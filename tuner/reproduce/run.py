@@ -1,7 +1,6 @@
 """`foretune reproduce`: runs the sweeps of a claim and writes tables, figures and verdicts."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from foretune.tuner.records.journal import describe_all, enlarge, read_sweep
 from foretune.tuner.reproduce.catalog import REPRODUCTIONS
 from foretune.tuner.reproduce.spec import SCALES, Part, Parts, Reproduction
 from foretune.tuner.sweeps.sweep import resume, sweep_plan
+from foretune.whole_files import atomic_write
 
 NARROWED = {"model.size", "optimizer.lr"}
 """Axes that a setting may narrow to one value."""
@@ -183,9 +183,8 @@ def _write(answer: Answer, stem: str, out: Path) -> None:
     pd.DataFrame([asdict(claim) for claim in answer.claims]).to_csv(
         out / f"{stem}_claims.csv", index=False
     )
-    partial = out / f".{stem}.{os.getpid()}.png"
-    answer.figure.savefig(partial, dpi=130)
-    partial.replace(out / f"{stem}.png")
+    with atomic_write(out / f"{stem}.png", shared=True) as partial:
+        answer.figure.savefig(partial, dpi=130, format="png")
     print(f"\n{stem}")
     print(_shown(answer.table).to_string(index=False))
     for claim in answer.claims:
