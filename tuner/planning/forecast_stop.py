@@ -108,10 +108,10 @@ def context_of(run: Run) -> dict[str, Any]:
     its end."""
     from foretune.analysis.records.run_files import flatten
 
-    facts = describe(run)
+    record = describe(run)
     return {
-        **flatten(facts["config"]),
-        "n_params": facts["n_params"],
+        **flatten(record.config),
+        "n_params": record.n_params,
         "lr": run.optimizer.lr,
         "total_steps": run.steps,
         "reference_loss": load_source(run.data).reference_loss,

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,36 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Returns the JSON of a file; ValueError names a damaged one."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object of a file; ValueError names a damaged one."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        value = json.loads(path.read_text())
+    except ValueError as error:  # Of JSON, or of its encoding.
         raise ValueError(
             f"{path} must be JSON, got a damaged file ({error}); restore it."
         ) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {value!r}; restore it.")
+    return value
+
+
+def known_fields(facts: Mapping[str, Any], target: type, file: str, **keys: str) -> dict[str, Any]:
+    """Returns what JSON values say of the fields of a dataclass; other keys are passed over.
+
+    keys names those that are called otherwise than their field. What an older version hasn't
+    written is left to the field's default; ValueError where it has none.
+    """
+    found: dict[str, Any] = {}
+    for f in fields(target):
+        key = keys.get(f.name, f.name)
+        if key in facts:
+            found[f.name] = facts[key]
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(
+                f"{file} must hold {key}, got {', '.join(facts) or 'nothing'}; restore it, or use "
+                f"the version of foretune that wrote it."
+            )
+    return found
 
 
 def local_path(option: str, text: str | Path, *, file: bool = False) -> Path:

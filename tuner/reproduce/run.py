@@ -17,7 +17,8 @@ from foretune.tuner.planning.estimates import estimate_lines
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import named_space, narrow
-from foretune.tuner.records.journal import describe_all, enlarge, read_sweep
+from foretune.tuner.records.journal import describe_all, enlarge
+from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.reproduce.catalog import REPRODUCTIONS
 from foretune.tuner.reproduce.spec import SCALES, Part, Parts, Reproduction
 from foretune.tuner.sweeps.sweep import resume, sweep_plan
@@ -139,7 +140,7 @@ def _check_same(plan: Plan, directory: Path) -> None:
     fewer seeds."""
     if not (directory / "sweep.json").exists():
         return
-    there, asked = read_sweep(directory), json.loads(json.dumps(plan.describe()))
+    there, asked = SweepRecord.read(directory).plan, json.loads(json.dumps(plan.describe()))
     other = [name for name, value in asked.items() if name != "seeds" and there.get(name) != value]
     if other:
         raise ValueError(
@@ -150,7 +151,7 @@ def _check_same(plan: Plan, directory: Path) -> None:
 
 def _add_seeds(plan: Plan, directory: Path) -> None:
     """Writes the runs of further seeds into a sweep that was begun with fewer."""
-    there = read_sweep(directory)["seeds"]
+    there = SweepRecord.read(directory).plan["seeds"]
     if plan.seeds > there:
         added = enlarge(directory, describe_all(plan.runs()), {"seeds": plan.seeds})
         print(f"{plan.seeds} seeds instead of {there}: {added} more trials")

@@ -234,8 +234,8 @@ def test_a_model_that_cannot_be_imported_is_one_sentence():
 def test_every_preset_survives_the_round_trip_and_says_what_it_costs(preset):
     run = resolve(preset, overrides={"quantizer": "ternary-median"})
     assert through_json(run) == run
-    facts, plain = describe(run), describe(resolve(preset))
-    assert facts["n_params"] == plain["n_params"] > 0
-    assert facts["flops_per_token"] > 0
-    assert facts["tokens_per_step"] == run.batch_size * run.data.predictions
-    assert facts["weight_bytes"] < plain["weight_bytes"] == 4 * plain["n_params_total"]
+    record, plain = describe(run), describe(resolve(preset))
+    assert record.n_params == plain.n_params > 0
+    assert record.flops_per_token > 0
+    assert record.tokens_per_step == run.batch_size * run.data.predictions
+    assert record.weight_bytes < plain.weight_bytes == 4 * plain.n_params_total
