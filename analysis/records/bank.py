@@ -7,7 +7,6 @@ hashes.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.analysis.records.load import load
+from foretune.whole_files import atomic_write
 
 FILES = ("trials.parquet", "telemetry.parquet")
 DROPPED = ("seconds", "tokens_seen", "lr")
@@ -61,9 +61,8 @@ def freeze(parts: Mapping[str, Path], out: Path, *, command: str = "") -> str:
     telemetry = telemetry.sort_values(["run_id", "step"]).reset_index(drop=True)
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(FILES, (trials, _shortened(telemetry)), strict=True):
-        partial = out / f".{name}.{os.getpid()}.partial"
-        _write(frame, partial)
-        partial.replace(out / name)
+        with atomic_write(out / name, shared=True) as partial:
+            _write(frame, partial)
     sweeps = {name: r.sweep for name, r in records.items()}
     facts = {
         "command": command,

@@ -20,6 +20,7 @@ from foretune.analysis.records.schema import (
     TRIAL_COLUMNS,
     UNFINISHED,
 )
+from foretune.whole_files import atomic_write
 
 TABLES = ("trials.parquet", "telemetry.parquet")
 TEXT_COLUMNS = ("run_id", "outcome", "reason", "tensor", "data_sha256")
@@ -57,9 +58,8 @@ def collect(directory: str | os.PathLike[str]) -> Records:
     root = _sweep_directory(directory)
     trials, telemetry = _read_runs(root)
     for name, frame in zip(TABLES, (trials, telemetry), strict=True):
-        partial = root / f".{name}.{os.getpid()}.partial"
-        frame.to_parquet(partial, index=False)
-        partial.replace(root / name)
+        with atomic_write(root / name, shared=True) as partial:
+            frame.to_parquet(partial, index=False)
     return _records(root, *(pd.read_parquet(root / name) for name in TABLES))
 
 

@@ -37,7 +37,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         lines.pop()
     rows = []
     for number, line in enumerate(lines, start=1):
-        row = _parse_row(line)
+        row = parse_row(line)
         if row is not None:
             rows.append(row)
         elif number < len(lines):
@@ -49,7 +49,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parse_row(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """The row of one line of a `metrics.jsonl`; None for a torn or damaged one."""
     try:
         row = json.loads(line)
     except ValueError:

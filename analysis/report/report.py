@@ -12,6 +12,7 @@ from foretune.analysis.records.load import load
 from foretune.analysis.report import page, tables
 from foretune.analysis.report.findings import Check, Findings, find, headline, missing
 from foretune.analysis.report.report_figures import Drawn, draw
+from foretune.whole_files import atomic_write
 
 
 def write_report(
@@ -38,9 +39,8 @@ def write_page(found: Findings) -> Path:
     for name, frame in tables.csv_tables(found).items():
         frame.to_csv(folder / f"{name}.csv", index=False)
     path = folder / "index.html"
-    partial = folder / f".index.{os.getpid()}.partial"
-    partial.write_text(page.page(_title(found), _body(found, drawn)), encoding="utf-8")
-    partial.replace(path)
+    with atomic_write(path, shared=True) as partial:
+        partial.write_text(page.page(_title(found), _body(found, drawn)), encoding="utf-8")
     return path
 
 

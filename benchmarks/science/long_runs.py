@@ -27,6 +27,7 @@ import torch
 
 from foretune.tuner.data.tokens import standard_library_files
 from foretune.tuner.records.files import MetricsFile, write_json
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import describe, from_config, run_id, to_config
 from foretune.tuner.training.train import Training
 
@@ -105,9 +106,9 @@ def train_one(job: dict[str, Any], directory: Path, kind: str, deadline: float) 
     if training.outcome is None:
         shutil.rmtree(folder)
         return ""
-    facts = {**describe(run), "data_sha256": training.stream.corpus.sha256}
-    write_json(folder / "run.json", facts)
-    write_json(folder / "outcome.json", training.outcome.record(run_id(run)))
+    record = replace(describe(run), data_sha256=training.stream.corpus.sha256)
+    record.write(folder)
+    RunEnd.of(record.run_id, training.outcome).write(folder)
     return f"{job['sweep']} {folder.name} {training.outcome.outcome} {training.seconds:.0f} s"
 
 

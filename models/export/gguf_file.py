@@ -47,6 +47,7 @@ from foretune.models.nets.transformer import TransformerConfig
 from foretune.models.quantization.config import Quantization
 from foretune.models.quantization.scales import absmax, dequantize, measure
 from foretune.models.quantization.statistics import TernaryWeight
+from foretune.whole_files import atomic_write
 
 VERSION = 1
 FILE_TYPES = {"base3": LlamaFileType.MOSTLY_TQ1_0, "2bit": LlamaFileType.MOSTLY_TQ2_0}
@@ -89,9 +90,8 @@ def save_gguf(
         "ternary": list(parts.ternary),
         "facts": dict(facts or {}),
     }
-    partial = path.with_name(f"{path.name}.partial")
-    _write(partial, llama, packing_name, encoded, about)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        _write(partial, llama, packing_name, encoded, about)
     wanted = TERNARY_TYPES[packing_name].name
     return GGUFExport(size=_size(encoded, path), sentences=_sentences(encoded, wanted))
 

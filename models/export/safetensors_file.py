@@ -39,6 +39,7 @@ from foretune.models.export.size import ExportSize
 from foretune.models.export.ternary_model import TernaryParts, check_weight, rebuild, take_apart
 from foretune.models.quantization.config import Quantization
 from foretune.models.quantization.statistics import TernaryWeight
+from foretune.whole_files import atomic_write
 
 KEY, VERSION = "foretune", 1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -95,10 +96,9 @@ def save_ternary(
         "facts": dict(facts or {}),
         "how_to_read": HOW_TO_READ,
     }
-    partial = path.with_name(f"{path.name}.partial")
     # save_file would make it readable by its owner alone, whatever the umask.
-    partial.write_bytes(save(ternary | rest, {KEY: json.dumps(about, allow_nan=False)}))
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_bytes(save(ternary | rest, {KEY: json.dumps(about, allow_nan=False)}))
     return ExportSize(
         ternary_weights=sum(w.levels.numel() for w in parts.ternary.values()),
         ternary_bytes=sum(t.nbytes for t in ternary.values()),

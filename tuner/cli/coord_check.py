@@ -1,6 +1,5 @@
 """`foretune coord-check`: whether signals grow with width as theory says; table and picture."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from foretune.tuner.config.inert import check_effective, without_inert
 from foretune.tuner.config.override import near
 from foretune.tuner.config.resolve import resolve_draw
 from foretune.tuner.config.run import Run
+from foretune.whole_files import atomic_write
 
 TAKEN = {
     "parametrization.name": "--parametrization",
@@ -121,9 +121,8 @@ def _write(table: pd.DataFrame, judged: pd.DataFrame, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / FILES[0], index=False)
     judged.to_csv(out / FILES[1], index=False)
-    partial = out / f".coords.{os.getpid()}.png"
-    coordinates_figure(table).savefig(partial, dpi=130)
-    partial.replace(out / FILES[2])
+    with atomic_write(out / FILES[2], shared=True) as partial:
+        coordinates_figure(table).savefig(partial, dpi=130, format="png")
 
 
 def _told(judged: pd.DataFrame, steps: int, lr: float) -> list[str]:

@@ -28,15 +28,15 @@ def print_plan(plan: Plan, execution: Execution) -> int:
 
 def _print_runs(runs: list[Run], execution: Execution) -> int:
     labels = label_runs(runs)
-    facts = _facts(runs)
-    skipped, sentences = skips(facts, execution)
-    for run in facts:
-        name = run["run_id"]
+    records = [describe(run) for run in runs]
+    skipped, sentences = skips(records, execution)
+    for record in records:
+        name, n_params = record.run_id, f"{record.n_params:>12,}"
         mark = "  not to be started" if name in skipped else ""
-        print(f"{name}  N {run['n_params']:>12,}  {cost(run):8.2e} FLOP  {labels[name]}{mark}")
+        print(f"{name}  N {n_params}  {cost(record):8.2e} FLOP  {labels[name]}{mark}")
     for sentence in sentences:
         print(sentence)
-    begun = [r for r, told in zip(runs, facts, strict=True) if told["run_id"] not in skipped]
+    begun = [record.run for record in records if record.run_id not in skipped]
     print("\n".join(estimate_lines(begun)) if begun else "0 trials")
     return 0
 
@@ -44,7 +44,7 @@ def _print_runs(runs: list[Run], execution: Execution) -> int:
 def _print_draws(drawn: "OpenPlan", execution: Execution) -> int:
     """What can be said of runs that aren't drawn yet."""
     runs, count = drawn.examples(check_data=False), drawn.plan.num_samples
-    for sentence in skips(_facts(runs), execution)[1]:
+    for sentence in skips([describe(run) for run in runs], execution)[1]:
         print(f"Of random draws: {sentence}")
     print("\n".join(drawn.describe()))
     print(
@@ -53,8 +53,3 @@ def _print_draws(drawn: "OpenPlan", execution: Execution) -> int:
     )
     print("\n".join(estimate_lines(runs, trials=count)))
     return 0
-
-
-def _facts(runs: list[Run]) -> list[dict]:
-    """What `skips` wants to know of each run; the hash of its data is for outcomes alone."""
-    return [{**describe(run), "data_sha256": ""} for run in runs]

@@ -4,11 +4,9 @@ The file is read back and evaluated beside the trained model on the run's own va
 """
 
 import os
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +21,14 @@ from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import Stream, open_stream, validation_parts
-from foretune.tuner.records.files import local_path, read_json
-from foretune.tuner.records.run_json import from_config
+from foretune.tuner.records.files import local_path
+from foretune.tuner.records.journal import holds_sweep
+from foretune.tuner.records.outcome_json import RunEnd
+from foretune.tuner.records.run_json import RunRecord
+from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.training.checkpoint import MODEL_FILE, read_model
 from foretune.tuner.training.losses import cross_entropy
+from foretune.tuner.training.outcome import Outcome
 
 REST_DTYPES = {"safetensors": tuple(DTYPES), "gguf": tuple(FULL_TYPES)}
 NOTABLE = 1e-3
@@ -40,11 +42,13 @@ class FinishedRun:
     """A run and what it left."""
 
     directory: Path
-    run: Run
-    facts: dict[str, Any]
-    """Its run.json."""
-    outcome: dict[str, Any]
-    """Its outcome.json."""
+    record: RunRecord
+    outcome: Outcome
+
+    @property
+    def run(self) -> Run:
+        """The run itself."""
+        return self.record.run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,7 @@ def export_run(
             f"--rest-dtype must be {' or '.join(REST_DTYPES[format])} for --format {format}, got "
             f"{rest_dtype}."
         )
-    path = out or directory / f"{finished.facts['run_id']}-{packing}.{format}"
+    path = out or directory / f"{finished.record.run_id}-{packing}.{format}"
     _check_out(path, format)
     stream = _stream(finished)
     model = trained_model(finished)
@@ -106,23 +110,24 @@ def read_finished(directory: Path) -> FinishedRun:
             f"RUN_DIR must be the folder of one run, like OUT/runs/<id>, got {directory} without "
             f"run.json."
         )
-    if not (directory / "outcome.json").is_file():
+    end = RunEnd.read(directory)
+    if end is None:
         raise ValueError(
             f"RUN_DIR must hold a finished run, got {directory}, which has no outcome yet; go on "
             f"with the command that began it, or with foretune resume."
         )
-    facts, outcome = (read_json(directory / name) for name in ("run.json", "outcome.json"))
-    if outcome["outcome"] != "finished":
+    outcome = end.outcome
+    if outcome.outcome != "finished":
         raise ValueError(
-            f"RUN_DIR must hold a finished run, got one that is {outcome['outcome']} "
-            f"({outcome['reason']}); such runs keep no weights."
+            f"RUN_DIR must hold a finished run, got one that is {outcome.outcome} "
+            f"({outcome.reason}); such runs keep no weights."
         )
     if not (directory / "checkpoint" / MODEL_FILE).is_file():
         raise ValueError(
             f"RUN_DIR must hold the run's final weights, got {directory} without checkpoint/"
             f"{MODEL_FILE}; run it again with foretune train, or its sweep with --keep-models."
         )
-    return FinishedRun(directory=directory, run=_config(facts), facts=facts, outcome=outcome)
+    return FinishedRun(directory=directory, record=_record(directory), outcome=outcome)
 
 
 def trained_model(finished: FinishedRun) -> nn.Module:
@@ -171,7 +176,7 @@ def _logits(run: Run, model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _say(found: Comparison, finished: FinishedRun) -> None:
-    recorded = finished.outcome["final_val_loss"]
+    recorded = finished.outcome.final_val_loss
     print(
         f"validation loss: trained {found.trained_loss:.6f} (recorded {recorded:.6f}), read back "
         f"from the file {found.loaded_loss:.6f}"
@@ -197,9 +202,9 @@ def why_different(run: Run, format: str, rest_dtype: str) -> str:
     return f"more than {NOTABLE:g} is to be expected: {', and '.join(reasons)}\n"
 
 
-def _config(facts: Mapping[str, Any]) -> Run:
+def _record(directory: Path) -> RunRecord:
     try:
-        return from_config(facts["config"])
+        return RunRecord.read(directory)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"run.json must have the fields of this version of foretune, got another "
@@ -249,7 +254,7 @@ def _check_out(path: Path, format: str) -> None:
 def _stream(finished: FinishedRun) -> Stream:
     """Returns the run's own data; ValueError where it isn't there or another."""
     stream = open_stream(finished.run.data, batch_size=finished.run.batch_size)
-    if stream.corpus.sha256 != finished.outcome["data_sha256"]:
+    if stream.corpus.sha256 != finished.outcome.data_sha256:
         raise ValueError(
             f"The data of data.name={finished.run.data.name} must be those that the run saw, got "
             f"others (a different Python or changed files); restore them."
@@ -261,9 +266,9 @@ def _write(
     path: Path, finished: FinishedRun, model: nn.Module, format: str, packing: str, rest_dtype: str
 ) -> Exported:
     told = {
-        "run_id": finished.facts["run_id"],
-        "data_sha256": finished.outcome["data_sha256"],
-        "final_val_loss": finished.outcome["final_val_loss"],
+        "run_id": finished.record.run_id,
+        "data_sha256": finished.outcome.data_sha256,
+        "final_val_loss": finished.outcome.final_val_loss,
         "command": _command(finished),
     }
     try:
@@ -286,6 +291,7 @@ def _write(
 
 def _command(finished: FinishedRun) -> str:
     """The command that trained the run: its own, or its sweep's."""
-    sweep = finished.directory.resolve().parents[1] / "sweep.json"
-    facts = finished.facts if "command" in finished.facts or not sweep.is_file() else None
-    return (facts or read_json(sweep)).get("command", "")
+    own, directory = finished.record.command, finished.directory.resolve().parents[1]
+    if own is not None or not holds_sweep(directory):
+        return own or ""
+    return SweepRecord.read(directory).command

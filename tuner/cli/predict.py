@@ -13,8 +13,8 @@ from foretune.analysis.records.families import LADDER, WIDTH, select
 from foretune.analysis.records.run_files import flatten, read_json
 from foretune.models import at_size, count, has_ladder
 from foretune.tuner.config.assignments import parse_assignments
-from foretune.tuner.records.journal import read_sweep
 from foretune.tuner.records.run_json import from_config
+from foretune.tuner.records.sweep_json import SweepRecord
 
 
 def predict_command(
@@ -130,8 +130,9 @@ def _params_at(
     """
     run_files = sorted((directory / "runs").glob("*/run.json"))
     if not run_files:
-        read_sweep(directory)
+        SweepRecord.read(directory)
         raise ValueError(f"DIR must hold runs, got none in {directory}.")
+    # As the files have it: in a decoded config a field that its version didn't know has a value.
     ladder = {path: value for path, value in (values or {}).items() if path in (LADDER, WIDTH)}
     facts = min(
         (f for f in map(read_json, run_files) if _has(f["config"], ladder)),

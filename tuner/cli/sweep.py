@@ -9,8 +9,8 @@ from foretune.tuner.cli.dry_run import print_plan
 from foretune.tuner.cli.end_table import end_table, stops
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
-from foretune.tuner.records.files import read_json
-from foretune.tuner.records.journal import read_sweep
+from foretune.tuner.records.run_json import RunRecord
+from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.sweeps.sweep import SweepResult, resume, sweep_plan
 from foretune.tuner.tracking.sender import view_hint
 
@@ -27,7 +27,7 @@ def sweep_command(
 
 def resume_command(directory: Path, *, address: str) -> int:
     """Continues a sweep and prints its table; returns the exit code."""
-    execution = Execution(**read_sweep(directory)["execution"])
+    execution = Execution(**SweepRecord.read(directory).execution)
     if address:
         execution = replace(execution, address=address)
     return _finish(resume(directory, execution=execution))
@@ -63,15 +63,16 @@ def _print_stops(directory: Path) -> None:
 
 def _print_best(directory: Path) -> None:
     """The best trial of a search: the table above it speaks of learning rates alone."""
-    facts, trials = read_sweep(directory), analysis.load(directory).trials
+    sweep, trials = SweepRecord.read(directory), analysis.load(directory).trials
     losses = trials[trials["outcome"] == "finished"].set_index("run_id")["objective"]
-    if facts.get("search") != "optuna" or losses.empty:
+    if sweep.draws is None or losses.empty:
         return
     from foretune.tuner.planning.optuna_plan import OpenPlan
 
     run_dir = directory / "runs" / str(losses.idxmin())
-    draw = read_json(run_dir / "run.json")["draw"]
-    label = OpenPlan.from_json(facts["draws"]).label(draw["params"])
+    draw = RunRecord.read(run_dir).draw
+    assert draw is not None, "a search writes how it came to a run"
+    label = OpenPlan.from_json(sweep.draws).label(draw.params)
     print(f"\nbest: {label}, loss {losses.min():.4g}: {run_dir}")
 
 

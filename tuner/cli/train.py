@@ -1,6 +1,7 @@
 """One run without Ray: `foretune train`."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,8 +11,9 @@ from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_stop import judge_in, stopper_of
-from foretune.tuner.records.files import MetricsFile, local_path, write_json
+from foretune.tuner.records.files import MetricsFile, local_path
 from foretune.tuner.records.journal import holds_sweep, new_folder
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import describe, run_id
 from foretune.tuner.training.checkpoint import CHECKPOINT_FILE, checkpoint_step
 from foretune.tuner.training.outcome import Outcome
@@ -46,15 +48,15 @@ def train_one(
     checkpoint = directory / "checkpoint"
     step = checkpoint_step(checkpoint)
     # What may refuse the run comes before its first file.
-    facts = {**describe(run), "command": command}
+    record = describe(run)
     restore = checkpoint if step is not None else None
     training = Training(run, _nowhere, device=device, restore=restore)
-    facts["data_sha256"] = training.stream.corpus.sha256
+    record = replace(record, command=command, data_sha256=training.stream.corpus.sha256)
     with new_folder(directory):
         metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
-        write_json(directory / "run.json", facts)
+        record.write(directory)
     training.sink, training.judge = metrics, judge_in(directory, run, stop)
-    print(f"{facts['n_params']:,} parameters without embedding and head, {run.steps} steps")
+    print(f"{record.n_params:,} parameters without embedding and head, {run.steps} steps")
     if stop and training.judge is None:
         print(f"--stopper forecast cannot tell, so it runs without: {stop.problem(run)}.")
     try:
@@ -65,7 +67,7 @@ def train_one(
         return 130
     finally:
         metrics.close()
-    write_json(directory / "outcome.json", outcome.record(run_id(run)))
+    RunEnd.of(record.run_id, outcome).write(directory)
     if outcome.outcome == "finished":  # And so it can't be asked to go on.
         (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
     if outcome.forecast and outcome.forecast["audited"]:

@@ -72,17 +72,17 @@ class Estimate:
 
 def estimate(run: Run, *, size: str = "") -> Estimate:
     """Returns what one run costs."""
-    facts = describe(run)
-    flops = cost(facts)
+    record = describe(run)
+    flops = cost(record)
     return Estimate(
-        size=size or str(facts["size"] or "-"),
+        size=size or str(record.size or "-"),
         trials=1,
-        n_params=facts["n_params"],
-        n_params_total=facts["n_params_total"],
+        n_params=record.n_params,
+        n_params_total=record.n_params_total,
         flops=flops,
-        state_bytes=BYTES_PER_PARAMETER * facts["n_params_total"],
+        state_bytes=BYTES_PER_PARAMETER * record.n_params_total,
         activation_bytes=_activations(run.model, _batch_shape(run), run.precision),
-        samples=facts["tokens_per_step"] * run.steps,
+        samples=record.tokens_per_step * run.steps,
         row_bytes=RUN_BYTES + _row_bytes(run),
         cpu_seconds=flops / CPU_FLOPS + CPU_STEP_SECONDS * run.steps,
     )

@@ -14,6 +14,8 @@ from foretune import analysis
 from foretune.analysis.records.families import LR, Family, families, is_no_factor
 from foretune.analysis.records.run_files import flatten
 from foretune.tuner.planning.execution import Execution
+from foretune.tuner.records.outcome_json import RunEnd, Times
+from foretune.tuner.records.run_json import RunRecord
 from foretune.tuner.training.outcome import Outcome
 
 UNTOLD = ("eval_every", "telemetry_every", "probes")
@@ -35,51 +37,49 @@ class SkipRule:
 
         self._foretell = foretell
 
-    def outcome(self, run: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-        """Returns the outcome.json of a run that isn't to begin, None for one that is.
+    def end(self, run: RunRecord) -> tuple[RunEnd | None, str]:
+        """Returns the end of a run that isn't to begin, None for one that is.
 
-        run is the content of run.json. Beside it: why the law can't tell, or nothing where it can.
+        Beside it: why the law can't tell, or nothing where it can.
         """
         probability, why = self._probability(run)
         if probability is None:
             return None, why
         told = probability > self._threshold
-        return (_outcome(run, probability, self._threshold, why) if told else None), ""
+        return (_end(run, probability, self._threshold, why) if told else None), ""
 
-    def _probability(self, run: Mapping[str, Any]) -> tuple[float | None, str]:
+    def _probability(self, run: RunRecord) -> tuple[float | None, str]:
         """The probability that a run is unstable, and the law's reason; None where it can't."""
-        config = flatten(run["config"])
+        config = flatten(run.config)
         differences = [_difference(config, family) for family in self._known]
         if all(differences):
             least = min(differences, key=len, default=["its settings"])
             return None, f"no family of runs there has the same {', '.join(least)}"
         family = self._known[differences.index([])]
-        prediction = self._foretell(family.label, float(run["n_params"]), float(config[LR]))
+        prediction = self._foretell(family.label, float(run.n_params), float(config[LR]))
         if prediction.probability is None or not 0 <= prediction.probability <= 1:
             return None, prediction.reason
         return prediction.probability, prediction.reason
 
 
-def never_begun(outcome: Mapping[str, Any] | None) -> bool:
-    """Whether an outcome.json is that of a run that a law has kept from beginning."""
-    if outcome is None or outcome["outcome"] != "stopped" or outcome["step"] > 0:
+def never_begun(end: RunEnd | None) -> bool:
+    """Whether it is the end of a run that a law has kept from beginning."""
+    if end is None or end.outcome.outcome != "stopped" or end.outcome.step > 0:
         return False
-    return bool(outcome.get("forecast"))
+    return bool(end.outcome.forecast)
 
 
-def skips(
-    runs: list[dict[str, Any]], execution: Execution
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Returns the outcome.json of the runs not to begin, by id, and sentences that tell of them.
+def skips(runs: list[RunRecord], execution: Execution) -> tuple[dict[str, RunEnd], list[str]]:
+    """Returns the ends of the runs not to begin, by id, and sentences that tell of them.
 
-    runs are the contents of run.json. ValueError where `skip_from` holds no sweep.
+    ValueError where `skip_from` holds no sweep.
     """
     if execution.skip_above >= 1:
         return {}, []
     rule = SkipRule(execution)
-    found = {run["run_id"]: rule.outcome(run) for run in runs}
-    outcomes = {name: outcome for name, (outcome, _) in found.items() if outcome}
-    return outcomes, _told(runs, outcomes, [why for _, why in found.values() if why], execution)
+    found = {run.run_id: rule.end(run) for run in runs}
+    ends = {name: end for name, (end, _) in found.items() if end}
+    return ends, _told(runs, ends, [why for _, why in found.values() if why], execution)
 
 
 def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
@@ -100,20 +100,17 @@ def _same(mine: Any, theirs: Any) -> bool:
     return bool(mine == theirs) or (mine is None and theirs != theirs)
 
 
-def _outcome(
-    run: Mapping[str, Any], probability: float, threshold: float, why: str
-) -> dict[str, Any]:
-    lr = run["config"]["optimizer"]["lr"]
+def _end(run: RunRecord, probability: float, threshold: float, why: str) -> RunEnd:
     reason = (
         f"skipped before it started: forecast unstable with probability {_likely(probability)} "
-        f"(more than {threshold:g}) at {run['n_params']:,} parameters and learning rate {lr:g}: "
-        f"{why}"
+        f"(more than {threshold:g}) at {run.n_params:,} parameters and learning rate "
+        f"{run.run.optimizer.lr:g}: {why}"
     )
     outcome = Outcome(
         outcome="stopped",
         step=0,
         reason=reason,
-        data_sha256=run["data_sha256"],
+        data_sha256=run.data_sha256,
         forecast={
             "probability": probability,
             "threshold": threshold,
@@ -123,8 +120,7 @@ def _outcome(
             "audited": False,
         },
     )
-    times = {"opened": None, "started": None, "ended": time.time()}
-    return {**outcome.record(run["run_id"]), **times}
+    return RunEnd.of(run.run_id, outcome, Times(ended=time.time()))
 
 
 def _likely(probability: float) -> str:
@@ -133,21 +129,19 @@ def _likely(probability: float) -> str:
 
 
 def _told(
-    runs: list[dict[str, Any]],
-    outcomes: Mapping[str, Mapping[str, Any]],
-    untold: list[str],
-    execution: Execution,
+    runs: list[RunRecord], ends: Mapping[str, RunEnd], untold: list[str], execution: Execution
 ) -> list[str]:
     told = f"--skip-above {execution.skip_above:g}"
     sentences = [
-        f"{told} does not start {len(outcomes)} of {len(runs)} runs, which the law of "
-        f"{execution.skip_from} forecasts to be unstable{':' if outcomes else '.'}"
+        f"{told} does not start {len(ends)} of {len(runs)} runs, which the law of "
+        f"{execution.skip_from} forecasts to be unstable{':' if ends else '.'}"
     ]
-    skipped = [run for run in runs if run["run_id"] in outcomes]
-    for size in sorted({run["size"] or run["n_params"] for run in skipped}):
-        these = [run for run in skipped if (run["size"] or run["n_params"]) == size]
-        rates = sorted({run["config"]["optimizer"]["lr"] for run in these})
-        least = min(outcomes[run["run_id"]]["forecast"]["probability"] for run in these)
+    skipped = [run for run in runs if run.run_id in ends]
+    for size in sorted({run.size or run.n_params for run in skipped}):
+        these = [run for run in skipped if (run.size or run.n_params) == size]
+        rates = sorted({run.run.optimizer.lr for run in these})
+        forecasts = [ends[run.run_id].outcome.forecast or {} for run in these]
+        least = min(forecast["probability"] for forecast in forecasts)
         sentences.append(
             f"  size {size}: {len(these)} at learning rates "
             f"{', '.join(f'{rate:g}' for rate in rates)}, the least probability {_likely(least)}"

@@ -18,6 +18,7 @@ from foretune.tuner.data.streams import load_source
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.records.run_json import describe, run_id, to_config
 from foretune.tuner.training.outcome import Judge
+from foretune.whole_files import atomic_write
 
 if TYPE_CHECKING:
     from foretune.analysis.inside_run.stopping import StopRule
@@ -107,10 +108,10 @@ def context_of(run: Run) -> dict[str, Any]:
     its end."""
     from foretune.analysis.records.run_files import flatten
 
-    facts = describe(run)
+    record = describe(run)
     return {
-        **flatten(facts["config"]),
-        "n_params": facts["n_params"],
+        **flatten(record.config),
+        "n_params": record.n_params,
         "lr": run.optimizer.lr,
         "total_steps": run.steps,
         "reference_loss": load_source(run.data).reference_loss,
@@ -146,9 +147,8 @@ def stopper_of(execution: Execution, directory: Path | None = None) -> ForecastS
 
     path = SHIPPED if directory is None else directory / FORECAST_FILE
     if not path.exists():
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_bytes(SHIPPED.read_bytes())
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            partial.write_bytes(SHIPPED.read_bytes())
     threshold_of(read_landmarks(path), execution.false_stops)
     return ForecastStop(model=str(path), false_stops=execution.false_stops, audit=execution.audit)
 

@@ -5,7 +5,8 @@ OptunaSearch isn't used: it takes a run that was stopped early for a complete on
 that is NaN running for ever.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from foretune.tuner.data.streams import open_stream
 from foretune.tuner.planning.forecast_skip import SkipRule, never_begun
 from foretune.tuner.planning.optuna_plan import OpenPlan
 from foretune.tuner.planning.optuna_study import Study
-from foretune.tuner.records.files import read_json, write_json
 from foretune.tuner.records.journal import describe_all
-from foretune.tuner.records.run_json import run_id
+from foretune.tuner.records.outcome_json import RunEnd
+from foretune.tuner.records.run_json import Draw, Rejected, RunRecord, run_id
 
-Skipped = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
-"""(a run as `read_runs` has it, its outcome.json) of a run that a forecast keeps from beginning."""
+Skipped = Callable[[RunRecord, RunEnd], None]
+"""Hears of a run that a forecast keeps from beginning."""
 BY_TPE, AT_RANDOM = 20, 200
 """Draws in a row that may give no new run. TPE keeps to what is good, so that where few new ones
 are left random draws find them."""
@@ -34,7 +35,7 @@ class Draws:
         self,
         directory: Path,
         plan: OpenPlan,
-        journal: list[dict[str, Any]],
+        journal: list[RunRecord],
         *,
         skip: SkipRule | None = None,
     ):
@@ -46,61 +47,60 @@ class Draws:
         self._runs_dir, self._plan, self._skip = directory / "runs", plan, skip
         self._study = Study(plan.space, seed=plan.plan.seed)
         self._open: dict[str, list[Trial]] = {}
-        self._outcomes: dict[str, Mapping[str, Any] | None] = {}
+        self._ends: dict[str, RunEnd | None] = {}
         self._streams: set[Any] = set()
         self.exhausted = ""
         """Why no more are drawn, or empty."""
-        for facts in sorted(journal, key=lambda facts: facts["draw"]["number"]):
-            self._recall(facts)
-        numbers = [facts["draw"]["number"] for facts in journal]
-        self._number = max(numbers, default=-1) + 1
+        for record in sorted(journal, key=number):
+            self._recall(record)
+        self._number = max(map(number, journal), default=-1) + 1
 
     @property
     def left(self) -> int:
         """How many runs are still to be drawn."""
-        begun = sum(not never_begun(outcome) for outcome in self._outcomes.values())
+        begun = sum(not never_begun(end) for end in self._ends.values())
         return max(0, self._plan.plan.num_samples - begun)
 
-    def label(self, facts: Mapping[str, Any]) -> str:
+    def label(self, record: RunRecord) -> str:
         """Returns a short name for a run."""
-        return self._plan.label(facts["draw"]["params"])
+        return self._plan.label(_draw(record).params)
 
     def examples(self) -> list[Run]:
         """Returns runs that may be drawn."""
         return self._plan.examples()
 
-    def draw(self, skipped: Skipped | None = None) -> dict[str, Any] | None:
-        """Returns the next run as `read_runs` does, once it is written down; None for no more.
+    def draw(self, skipped: Skipped | None = None) -> RunRecord | None:
+        """Returns the next run, once it is written down; None for no more.
 
         What can't be run, what is there already and what is forecast to be unstable is told to
         Optuna, and drawn again; skipped hears of the last.
         """
-        rejected: list[dict[str, Any]] = []
+        rejected: list[Rejected] = []
         last, wanted = "", self._plan.plan.num_samples
         for attempt in range(BY_TPE + AT_RANDOM if self.left else 0):
             trial = self._study.draw(at_random=attempt >= BY_TPE)
             try:
-                facts = self._describe(self._plan.run(trial.params))
+                record = self._describe(self._plan.run(trial.params))
             except ValueError as error:
                 self._study.reject(trial)
                 last = str(error)
-                rejected.append({"params": trial.params, "run_id": "", "why": last})
+                rejected.append(Rejected(params=trial.params, run_id="", why=last))
                 continue
-            name, known = facts["run_id"], facts["run_id"] in self._outcomes
+            name, known = record.run_id, record.run_id in self._ends
             self._enter(trial, name)
             if known:
                 last = "drawn before"
-                rejected.append({"params": trial.params, "run_id": name, "why": last})
+                rejected.append(Rejected(params=trial.params, run_id=name, why=last))
                 continue
-            draw = {"number": self._number, "params": trial.params, "rejected": rejected}
-            facts = {**facts, "draw": draw}
-            outcome = self._skip.outcome(facts)[0] if self._skip else None
-            self._write_down(facts, outcome)
-            if outcome is None:
-                return facts
-            rejected, last = [], outcome["reason"]
+            draw = Draw(number=self._number, params=trial.params, rejected=tuple(rejected))
+            record = replace(record, draw=draw)
+            end = self._skip.end(record)[0] if self._skip else None
+            self._write_down(record, end)
+            if end is None:
+                return record
+            rejected, last = [], end.outcome.reason
             if skipped:
-                skipped(facts, outcome)
+                skipped(record, end)
         if self.left:
             self.exhausted = (
                 f"Optuna drew {wanted - self.left} of {wanted} trials: "
@@ -109,57 +109,67 @@ class Draws:
             )
         return None
 
-    def _write_down(self, facts: Mapping[str, Any], outcome: Mapping[str, Any] | None) -> None:
+    def _write_down(self, record: RunRecord, end: RunEnd | None) -> None:
         """Writes run.json, after the outcome.json of a run that never begins: what ends between the
         two must not leave it waiting."""
-        folder = self._runs_dir / facts["run_id"]
-        if outcome is not None:
-            write_json(folder / "outcome.json", outcome)
-        write_json(folder / "run.json", {k: v for k, v in facts.items() if k != "run"})
+        folder = self._runs_dir / record.run_id
+        if end is not None:
+            end.write(folder)
+        record.write(folder)
         self._number += 1
-        if outcome is not None:
-            self.trial_ended(facts["run_id"])
+        if end is not None:
+            self.trial_ended(record.run_id)
 
     def trial_started(self, run_id: str) -> None:
         """A trial started or went on: nothing that Optuna must know."""
 
     def trial_ended(self, run_id: str) -> None:
         """Tells Optuna how a run ended, by its outcome.json, as a resumed sweep would."""
-        outcome = self._outcomes[run_id] = read_json(self._runs_dir / run_id / "outcome.json")
+        end = self._ends[run_id] = RunEnd.read(self._runs_dir / run_id)
+        assert end is not None, "whoever calls has written it"
         for trial in self._open.pop(run_id, ()):
-            self._study.tell(trial, outcome)
+            self._study.tell(trial, end)
 
-    def _describe(self, run: Run) -> dict[str, Any]:
+    def _describe(self, run: Run) -> RunRecord:
         if (run.data, run.batch_size) not in self._streams:
             open_stream(run.data, batch_size=run.batch_size)
             self._streams.add((run.data, run.batch_size))
-        (facts,) = describe_all([run])
-        return {**facts, "run": run}
+        (record,) = describe_all([run])
+        return record
 
-    def _recall(self, facts: Mapping[str, Any]) -> None:
+    def _recall(self, record: RunRecord) -> None:
         """Enters a run that is written down, and what was drawn in vain before it."""
-        draw, name = facts["draw"], facts["run_id"]
-        found = run_id(self._plan.run(draw["params"]))
+        draw, name = _draw(record), record.run_id
+        found = run_id(self._plan.run(draw.params))
         if found != name:
             raise ValueError(
                 f"{self._runs_dir / name / 'run.json'} must be what its draw gives, got another "
                 f"run, {found}: the preset has changed; restore it or start a new sweep."
             )
-        for earlier in draw["rejected"]:
-            trial = self._study.recall(earlier["params"])
-            if earlier["run_id"]:
-                self._enter(trial, earlier["run_id"])
+        for earlier in draw.rejected:
+            trial = self._study.recall(earlier.params)
+            if earlier.run_id:
+                self._enter(trial, earlier.run_id)
             else:
                 self._study.reject(trial)
-        self._enter(self._study.recall(draw["params"]), name)
+        self._enter(self._study.recall(draw.params), name)
 
     def _enter(self, trial: Trial, name: str) -> None:
         """Links a trial of Optuna's with its run, whose outcome may be there already."""
-        if name not in self._outcomes:
-            path = self._runs_dir / name / "outcome.json"
-            self._outcomes[name] = read_json(path) if path.exists() else None
-        outcome = self._outcomes[name]
-        if outcome is None:
+        if name not in self._ends:
+            self._ends[name] = RunEnd.read(self._runs_dir / name)
+        end = self._ends[name]
+        if end is None:
             self._open.setdefault(name, []).append(trial)
         else:
-            self._study.tell(trial, outcome)
+            self._study.tell(trial, end)
+
+
+def number(record: RunRecord) -> int:
+    """Returns how many runs of a search were drawn before one."""
+    return _draw(record).number
+
+
+def _draw(record: RunRecord) -> Draw:
+    assert record.draw is not None, "a search writes how it came to a run"
+    return record.draw

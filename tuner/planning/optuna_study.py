@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from foretune.tuner.planning.optuna_space import OptunaSpace
+from foretune.tuner.records.outcome_json import RunEnd
 
 DIVERGED, UNSTABLE, IMPOSSIBLE = "diverged", "forecast to be unstable", "impossible"
 """Constraints that a configuration violates where their value is above 0."""
@@ -52,20 +53,19 @@ class Study:
         self._space.suggest(trial)
         return trial
 
-    def tell(self, trial: optuna.Trial, outcome: Mapping[str, Any]) -> None:
-        """Tells how the run of a trial ended, by its `outcome.json`.
+    def tell(self, trial: optuna.Trial, end: RunEnd) -> None:
+        """Tells how the run of a trial ended.
 
         A run that ended early is PRUNED, so that its loss isn't taken for a final one; one that
         diverged, or was stopped because it is forecast to, violates a constraint as well.
         """
-        value, how = outcome["objective"], outcome["outcome"]
+        value, how, forecast = end.objective, end.outcome.outcome, end.outcome.forecast
         if how == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
         elif how == "stopped":
-            forecast = outcome.get("forecast") or {}
             if forecast and not forecast["audited"]:
                 trial.set_constraint(UNSTABLE, forecast["probability"])
-            trial.report(value, outcome["step"])
+            trial.report(value, end.outcome.step)
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             if how == "diverged":

@@ -4,29 +4,51 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
+
+from foretune.analysis.records.run_files import read_metrics
+from foretune.whole_files import atomic_write
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Returns the JSON of a file; ValueError names a damaged one."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object of a file; ValueError names a damaged one."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        value = json.loads(path.read_text())
+    except ValueError as error:  # Of JSON, or of its encoding.
         raise ValueError(
             f"{path} must be JSON, got a damaged file ({error}); restore it."
         ) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {value!r}; restore it.")
+    return value
+
+
+def known_fields(facts: Mapping[str, Any], target: type, file: str, **keys: str) -> dict[str, Any]:
+    """Returns what JSON values say of the fields of a dataclass; other keys are passed over.
+
+    keys names those that are called otherwise than their field. What an older version hasn't
+    written is left to the field's default; ValueError where it has none.
+    """
+    found: dict[str, Any] = {}
+    for f in fields(target):
+        key = keys.get(f.name, f.name)
+        if key in facts:
+            found[f.name] = facts[key]
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(
+                f"{file} must hold {key}, got {', '.join(facts) or 'nothing'}; restore it, or use "
+                f"the version of foretune that wrote it."
+            )
+    return found
 
 
 def local_path(option: str, text: str | Path, *, file: bool = False) -> Path:
@@ -63,15 +85,15 @@ class MetricsFile:
 
     def __init__(self, path: Path, *, keep_below: int = 0):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] < keep_below]
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text("".join(kept))
-        partial.replace(path)
+        if path.exists():
+            kept = [row for row in read_metrics(path) if row["step"] < keep_below]
+            with atomic_write(path) as partial:
+                partial.write_text("".join(map(_line, kept)))
         self._file = path.open("a", buffering=1 << 16)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends the row of a step."""
-        self._file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+        self._file.write(_line({"step": step, **metrics}))
 
     def flush(self) -> None:
         """Makes the rows so far visible to readers."""
@@ -82,8 +104,5 @@ class MetricsFile:
         self._file.close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file but a torn last one, which a killed writer can leave."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

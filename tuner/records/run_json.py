@@ -1,14 +1,15 @@
-"""What a sweep leaves on disk: DIR/sweep.json and DIR/runs/<run_id>/.
+"""What a run is, as DIR/runs/<run_id>/run.json has it, and its name.
 
-The directory is the journal: a run with `run.json` and no `outcome.json` is unfinished. Everything
-is written whole or not at all, except `metrics.jsonl`, which grows by lines.
+A run with `run.json` and no `outcome.json` is unfinished.
 """
 
 import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from foretune.models import MODELS, count, count_module, has_ladder, size_of
@@ -17,8 +18,10 @@ from foretune.models.quantization.stored_bytes import FP32_BYTES, weight_bytes
 from foretune.tuner.config.images import SOURCES, ImageData
 from foretune.tuner.config.run import Run
 from foretune.tuner.config.tokens import Data
+from foretune.tuner.records.files import known_fields, read_json, write_json
 
 FORMAT = 1
+"""The value of `format` in run.json and sweep.json."""
 
 
 def to_config(value: Any) -> Any:
@@ -43,7 +46,7 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
             f"run.json must have the fields of this version of foretune, got {min(unknown)} of "
             f"{target.__name__}; use the version that wrote it."
         )
-    types = get_type_hints(target)  # Postponed annotations are text in f.type.
+    types = _types(target)
     for f in fields(target):
         if f.name not in config:
             _check_default(f, target)
@@ -58,6 +61,11 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
         else:
             values[f.name] = _tuples(value)
     return target(**values)
+
+
+@cache
+def _types(target: type) -> dict[str, Any]:
+    return get_type_hints(target)  # Postponed annotations are text in a field's type.
 
 
 def _check_default(f: "Field[Any]", target: type) -> None:
@@ -97,29 +105,120 @@ def run_id(run: Run) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def describe(run: Run) -> dict[str, Any]:
-    """Returns the content of `run.json`: id, config, rung, counts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A draw of Optuna's that gave no new run."""
+
+    params: Mapping[str, Any]
+    run_id: str
+    """The run that was there already; empty where there can't be one."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """How a search came to a run."""
+
+    number: int
+    """How many runs were drawn before."""
+    params: Mapping[str, Any]
+    """Of Optuna's trial."""
+    rejected: tuple[Rejected, ...]
+    """What was drawn in vain before it."""
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Draw":
+        """Returns the draw of `draw` in run.json."""
+        known = known_fields(facts, cls, "run.json")
+        rejected = [known_fields(each, Rejected, "run.json") for each in known["rejected"]]
+        return cls(**{**known, "rejected": tuple(Rejected(**each) for each in rejected)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The content of `run.json`: a run and what it is known to cost."""
+
+    run_id: str
+    run: Run
+    """`config` in the file."""
+    size: int
+    """Its rung; 0 without a ladder."""
+    n_params: int
+    """N, without embeddings, stem and head."""
+    n_params_total: int
+    weight_bytes: float | None = None
+    """Of the stored weights; none in files of before it was counted."""
+    tokens_per_step: int
+    """Tokens, or images."""
+    flops_per_token: float
+    """Forward and backward."""
+    command: str | None = None
+    """The command line of `foretune train`; none for the runs of a sweep, which has it."""
+    data_sha256: str = ""
+    """Hash of the tokens or images that it reads; empty where none were opened."""
+    draw: Draw | None = None
+    """How a search came to it; none where the runs were listed."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run as nested JSON values."""
+        return to_config(self.run)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON values of the file; what is none isn't written."""
+        facts: dict[str, Any] = {"format": FORMAT}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "run":
+                facts["config"] = self.config
+            elif value is not None:
+                facts[f.name] = asdict(value) if f.name == "draw" else value
+        return facts
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "RunRecord":
+        """Returns the record of the JSON values of a file.
+
+        Unknown keys are passed over. Raises ValueError where some are missing, and as `from_config`
+        does.
+        """
+        known = known_fields(facts, cls, "run.json", run="config")
+        known["run"] = from_config(known["run"])
+        if "draw" in known:
+            known["draw"] = Draw.from_json(known["draw"])
+        return cls(**known)
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "RunRecord":
+        """Returns the record of a run's folder; ValueError for a damaged file."""
+        return cls.from_json(read_json(run_dir / "run.json"))
+
+    def write(self, run_dir: Path) -> None:
+        """Writes run.json into the run's folder."""
+        write_json(run_dir / "run.json", self.to_json())
+
+
+def describe(run: Run) -> RunRecord:
+    """Returns the record of a run: id, rung, counts; its data isn't opened.
 
     Raises ValueError where the run's parametrization doesn't fit its model.
     """
     check_parametrization(run.model, run.parametrization)
     counts = count(run.model) if has_ladder(run.model) else count_module(run.model.build())
-    return {
-        "format": FORMAT,
-        "run_id": run_id(run),
-        "config": to_config(run),
-        "size": size_of(run.model),
-        "n_params": counts.n_params,
-        "n_params_total": counts.n_params_total,
-        "weight_bytes": weight_bytes(run.model, run.quantization)
+    return RunRecord(
+        run_id=run_id(run),
+        run=run,
+        size=size_of(run.model),
+        n_params=counts.n_params,
+        n_params_total=counts.n_params_total,
+        weight_bytes=weight_bytes(run.model, run.quantization)
         if run.quantization.active
         else FP32_BYTES * counts.n_params_total,
-        "tokens_per_step": run.batch_size * run.data.predictions,
-        "flops_per_token": counts.flops_per_token,
-    }
+        tokens_per_step=run.batch_size * run.data.predictions,
+        flops_per_token=counts.flops_per_token,
+    )
 
 
-def cost(run_json: Mapping[str, Any]) -> float:
+def cost(record: RunRecord) -> float:
     """Returns the training cost of a run in floating-point operations, for order and time left."""
-    tokens = run_json["tokens_per_step"] * run_json["config"]["steps"]
-    return float(run_json["flops_per_token"]) * tokens
+    return float(record.flops_per_token) * (record.tokens_per_step * record.run.steps)

@@ -1,7 +1,6 @@
 """`foretune reproduce`: runs the sweeps of a claim and writes tables, figures and verdicts."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +17,12 @@ from foretune.tuner.planning.estimates import estimate_lines
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import named_space, narrow
-from foretune.tuner.records.journal import describe_all, enlarge, read_sweep
+from foretune.tuner.records.journal import describe_all, enlarge
+from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.figure import SCALES, Figure, Part, Parts
 from foretune.tuner.sweeps.sweep import resume, sweep_plan
+from foretune.whole_files import atomic_write
 
 NARROWED = {"model.size", "optimizer.lr"}
 """Axes that a setting may narrow to one value."""
@@ -137,7 +138,7 @@ def _check_same(plan: Plan, directory: Path) -> None:
     fewer seeds."""
     if not (directory / "sweep.json").exists():
         return
-    there, asked = read_sweep(directory), json.loads(json.dumps(plan.describe()))
+    there, asked = SweepRecord.read(directory).plan, json.loads(json.dumps(plan.describe()))
     other = [name for name, value in asked.items() if name != "seeds" and there.get(name) != value]
     if other:
         raise ValueError(
@@ -148,7 +149,7 @@ def _check_same(plan: Plan, directory: Path) -> None:
 
 def _add_seeds(plan: Plan, directory: Path) -> None:
     """Writes the runs of further seeds into a sweep that was begun with fewer."""
-    there = read_sweep(directory)["seeds"]
+    there = SweepRecord.read(directory).plan["seeds"]
     if plan.seeds > there:
         added = enlarge(directory, describe_all(plan.runs()), {"seeds": plan.seeds})
         print(f"{plan.seeds} seeds instead of {there}: {added} more trials")
@@ -181,9 +182,8 @@ def _write(answer: Answer, stem: str, out: Path) -> None:
     pd.DataFrame([claim.row() for claim in answer.claims]).to_csv(
         out / f"{stem}_claims.csv", index=False
     )
-    partial = out / f".{stem}.{os.getpid()}.png"
-    answer.figure.savefig(partial, dpi=130)
-    partial.replace(out / f"{stem}.png")
+    with atomic_write(out / f"{stem}.png", shared=True) as partial:
+        answer.figure.savefig(partial, dpi=130, format="png")
     print(f"\n{stem}")
     print(_shown(answer.table).to_string(index=False))
     for claim in answer.claims:

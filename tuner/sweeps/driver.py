@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
-from foretune.tuner.records.files import write_json
+from foretune.tuner.records.outcome_json import RunEnd, Times
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.trainable import Trial
 from foretune.tuner.training.outcome import Outcome
@@ -76,12 +76,12 @@ class Driver(tune.Callback):
     ) -> None:
         """A trial ended by itself or was stopped by the scheduler."""
         result, ours = trial.last_result or {}, self._trial(trial)
-        outcome = result.get("outcome")
+        outcome: Outcome | None = result.get("outcome")
         if outcome is None:
             reason = self._stop_reasons.get(ours.run_id)
             if reason is None:
                 return  # Interrupted: unfinished, for resume.
-            outcome = _from_result("stopped", reason, result).record(ours.run_id)
+            outcome = _from_result("stopped", reason, result)
         self._end(ours, outcome, result)
 
     def on_trial_error(
@@ -91,16 +91,16 @@ class Driver(tune.Callback):
         result, ours = trial.last_result or {}, self._trial(trial)
         lines = [line for line in str(trial.get_pickled_error() or "").splitlines() if line.strip()]
         reason = f"the worker died: {lines[-1].strip() if lines else 'no message'}"
-        self._end(ours, _from_result("failed", reason, result).record(ours.run_id), result)
+        self._end(ours, _from_result("failed", reason, result), result)
 
     def _trial(self, trial: RayTrial) -> Trial:
         return self._trials[trial.config["run_id"]]
 
-    def _end(self, trial: Trial, outcome: dict[str, Any], result: Mapping[str, Any]) -> None:
+    def _end(self, trial: Trial, outcome: Outcome, result: Mapping[str, Any]) -> None:
         opened, started = result.get("opened", (None, None))
-        timing = {"opened": opened, "started": started, "ended": time.time()}
-        write_json(self._runs_dir / trial.run_id / "outcome.json", {**outcome, **timing})
-        self.outcomes[trial.run_id] = outcome["outcome"]
+        times = Times(opened=opened, started=started, ended=time.time())
+        RunEnd.of(trial.run_id, outcome, times).write(self._runs_dir / trial.run_id)
+        self.outcomes[trial.run_id] = outcome.outcome
         self._progress.ended(trial.run_id, self._labels[trial.run_id], outcome)
         for listener in self._listeners:
             listener.trial_ended(trial.run_id)

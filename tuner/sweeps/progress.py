@@ -5,7 +5,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
+
+from foretune.tuner.training.outcome import Outcome
 
 HEARTBEAT_SECONDS = 10.0
 
@@ -50,23 +52,22 @@ class Progress:
         if time.monotonic() - self._last > HEARTBEAT_SECONDS:
             self._line(f"{len(self._running)} running")
 
-    def ended(self, run_id: str, label: str, outcome: Mapping[str, Any]) -> None:
+    def ended(self, run_id: str, label: str, outcome: Outcome) -> None:
         """A trial ended."""
         self._left.pop(run_id, None)
         self._running.pop(run_id, None)
         self._done += 1
-        loss = outcome["final_val_loss"]
+        loss, forecast = outcome.final_val_loss, outcome.forecast
         told = f"loss {loss:.3f}" if loss is not None else "no loss"
-        reason = f" ({outcome['reason']})" if outcome["outcome"] != "finished" else ""
-        forecast = outcome.get("forecast") or {}
-        if forecast.get("audited"):
+        reason = f" ({outcome.reason})" if outcome.outcome != "finished" else ""
+        if forecast and forecast["audited"]:
             reason += f" (audited; at step {forecast['step']} {forecast['reason']})"
-        self._line(f"{label}: {outcome['outcome']}, {told}{reason}")
+        self._line(f"{label}: {outcome.outcome}, {told}{reason}")
 
-    def skipped(self, label: str, outcome: Mapping[str, Any]) -> None:
+    def skipped(self, label: str, outcome: Outcome) -> None:
         """A trial was drawn that is not to begin: one more than are asked for."""
         self._total, self._done = self._total + 1, self._done + 1
-        self._line(f"{label}: {outcome['outcome']} ({outcome['reason']})")
+        self._line(f"{label}: {outcome.outcome} ({outcome.reason})")
 
     def seconds_left(self) -> float | None:
         """Returns the seconds left, or None before anything is known."""

@@ -1,11 +1,12 @@
 """A searcher for Ray Tune that hands out runs that Optuna chooses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from foretune.tuner.planning.optuna_draws import Draws, Skipped
+from foretune.tuner.planning.optuna_draws import Draws, Skipped, number
+from foretune.tuner.records.run_json import RunRecord
 
 
 class RunSearcher(Searcher):
@@ -14,16 +15,15 @@ class RunSearcher(Searcher):
     def __init__(
         self,
         draws: Draws,
-        waiting: list[dict[str, Any]],
+        waiting: list[RunRecord],
         *,
-        enter: Callable[[Mapping[str, Any]], None],
+        enter: Callable[[RunRecord], None],
         skipped: Skipped | None = None,
     ):
-        """enter is told of a run before Tune is, as `read_runs` has it; skipped of those that never
-        begin."""
+        """enter is told of a run before Tune is; skipped of those that never begin."""
         super().__init__(metric="objective", mode="min")
         self._draws, self._enter, self._skipped = draws, enter, skipped
-        self._waiting = sorted(waiting, key=lambda facts: facts["draw"]["number"])
+        self._waiting = sorted(waiting, key=number)
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles it for a restore that is never asked for.
@@ -31,12 +31,12 @@ class RunSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Returns the next run's id, or that there is none."""
         if self._waiting:
-            return {"run_id": self._waiting.pop(0)["run_id"]}
-        facts = self._draws.draw(self._skipped)
-        if facts is None:
+            return {"run_id": self._waiting.pop(0).run_id}
+        record = self._draws.draw(self._skipped)
+        if record is None:
             return Searcher.FINISHED  # pyright: ignore[reportReturnType] # Ray's own convention.
-        self._enter(facts)
-        return {"run_id": facts["run_id"]}
+        self._enter(record)
+        return {"run_id": record.run_id}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -32,11 +32,11 @@ from foretune.tuner.records.journal import (
     holds_sweep,
     new_folder,
     read_runs,
-    read_sweep,
     write_down,
 )
 from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versions
-from foretune.tuner.records.run_json import FORMAT, run_id
+from foretune.tuner.records.run_json import RunRecord, run_id
+from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.sweeps.trials import run_trials, scheduler_of
 from foretune.tuner.tracking.sender import MLflowSender, public
 
@@ -119,21 +119,20 @@ def sweep_plan(
         print(f"{'Of random draws: ' if drawn else ''}{sentence}", flush=True)
     if drawn:  # Those were examples; what will be there is judged when it is drawn.
         told, skipped = [], {}
-    facts = {
-        "format": FORMAT,
-        "command": command or "tuner.sweeps.sweep(...)",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **plan.describe(),
-        **({"draws": drawn.to_json()} if drawn else {}),
-        "scheduler": execution.scheduler,
-        "execution": {**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
-        "versions": versions(),
-        "commit": commit(),
-        "machine": machine(),
-        "trials": plan.num_samples if drawn else len(told),
-    }
+    record = SweepRecord(
+        command=command or "tuner.sweeps.sweep(...)",
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        plan=plan.describe(),
+        draws=drawn.to_json() if drawn else None,
+        scheduler=execution.scheduler,
+        execution={**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
+        versions=versions(),
+        commit=commit(),
+        machine=machine(),
+        trials=plan.num_samples if drawn else len(told),
+    )
     with new_folder(directory), _connection(execution, directory) as connection:
-        write_down(directory, told, facts, skipped)
+        write_down(directory, told, record, skipped.values())
         return _execute(directory, execution, connection)
 
 
@@ -143,8 +142,8 @@ def resume(out: str | Path, *, execution: Execution | None = None) -> SweepResul
     Raises ValueError where the directory holds no sweep, or its runs or text have changed.
     """
     directory = Path(out).resolve()
-    facts = read_sweep(directory)
-    execution = execution or Execution(**facts["execution"])
+    record = SweepRecord.read(directory)
+    execution = execution or Execution(**record.execution)
     check_writable(directory)
     with _connection(execution, directory) as connection:
         return _execute(directory, execution, connection)
@@ -154,11 +153,11 @@ def holds_plan(directory: Path, plan: Plan) -> bool:
     """Whether a directory holds the sweep of just this plan: the same runs, or the same draws."""
     if not holds_sweep(directory):
         return False
-    facts, drawn = read_sweep(directory), open_plan(plan)
+    record, drawn = SweepRecord.read(directory), open_plan(plan)
     if drawn:
-        return facts.get("draws") == json.loads(json.dumps(drawn.to_json()))
+        return record.draws == json.loads(json.dumps(drawn.to_json()))
     there = {path.parent.name for path in (directory / "runs").glob("*/run.json")}
-    return facts["search"] == plan.search and there == {run_id(run) for run in plan.runs()}
+    return record.plan.get("search") == plan.search and there == {run_id(run) for run in plan.runs()}
 
 
 @contextmanager
@@ -206,7 +205,7 @@ def _execute(directory: Path, execution: Execution, connection: Connection) -> S
         try:
             if waiting or (draws and draws.left):
                 stop = stopper_of(execution, directory)
-                runs = draws.examples() if draws else [facts["run"] for facts in waiting]
+                runs = draws.examples() if draws else [record.run for record in waiting]
                 for sentence in limits(stop, runs) if stop else ():
                     print(f"{'Of random draws: ' if draws else ''}{sentence}", flush=True)
                 stalled = run_trials(
@@ -233,13 +232,13 @@ def _execute(directory: Path, execution: Execution, connection: Connection) -> S
     return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
 
 
-def _draws(directory: Path, journal: list[dict[str, Any]], execution: Execution) -> "Draws | None":
+def _draws(directory: Path, journal: list[RunRecord], execution: Execution) -> "Draws | None":
     """What draws the runs of a sweep, rebuilt from those that are written down."""
-    facts = read_sweep(directory)
-    if facts.get("search") != "optuna":
+    record = SweepRecord.read(directory)
+    if record.draws is None:
         return None
     from foretune.tuner.planning.optuna_draws import Draws
     from foretune.tuner.planning.optuna_plan import OpenPlan
 
     skip = SkipRule(execution) if execution.skip_above < 1 else None
-    return Draws(directory, OpenPlan.from_json(facts["draws"]), journal, skip=skip)
+    return Draws(directory, OpenPlan.from_json(record.draws), journal, skip=skip)

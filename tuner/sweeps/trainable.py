@@ -160,7 +160,7 @@ class RunTrainable(tune.Trainable):
             "reference_loss": training.stream.corpus.reference_loss if training else None,
             "forecast": self._forecast,
             "opened": self._opened,
-            "outcome": outcome.record(self._trial.run_id) if outcome else None,
+            "outcome": outcome,
             "done": outcome is not None,
         }
 

@@ -3,14 +3,11 @@
 A worker may be asked for a run that was drawn after it began, so it is given no list of them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from foretune.tuner.planning.forecast_stop import ForecastStop
-from foretune.tuner.records.files import read_json
-from foretune.tuner.records.run_json import from_config
+from foretune.tuner.records.run_json import RunRecord
 from foretune.tuner.sweeps.trainable import Trial
 
 
@@ -26,20 +23,19 @@ class TrialFiles:
     stop: ForecastStop | None
 
     def __getitem__(self, run_id: str) -> Trial:
-        facts = read_json(Path(self.runs_dir) / run_id / "run.json")
-        return self.trial({**facts, "run": from_config(facts["config"])})
+        return self.trial(RunRecord.read(Path(self.runs_dir) / run_id))
 
-    def trial(self, facts: Mapping[str, Any]) -> Trial:
-        """Returns the trial of a run.json with its `run`."""
+    def trial(self, record: RunRecord) -> Trial:
+        """Returns the trial of a run."""
         return Trial(
-            run_id=facts["run_id"],
-            run=facts["run"],
-            size=facts["size"],
-            directory=str(Path(self.runs_dir) / facts["run_id"]),
+            run_id=record.run_id,
+            run=record.run,
+            size=record.size,
+            directory=str(Path(self.runs_dir) / record.run_id),
             threads=self.threads,
             gpus=self.gpus,
             checkpoint_seconds=self.checkpoint_seconds,
             keep_models=self.keep_models,
             stop=self.stop,
-            data_sha256=facts["data_sha256"],
+            data_sha256=record.data_sha256,
         )

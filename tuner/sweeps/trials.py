@@ -20,7 +20,8 @@ from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_stop import ForecastStop
 from foretune.tuner.planning.run_names import label_runs
 from foretune.tuner.records.journal import past_reports
-from foretune.tuner.records.run_json import cost
+from foretune.tuner.records.outcome_json import RunEnd
+from foretune.tuner.records.run_json import RunRecord, cost
 from foretune.tuner.sweeps.driver import Driver, Listener
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.schedulers import BracketPerGroup, make_scheduler
@@ -44,10 +45,10 @@ class _Roster:
     groups: dict[str, str]
     """Who compete, in words."""
 
-    def add(self, facts: Mapping[str, Any], label: str) -> None:
-        run_id = facts["run_id"]
-        self.trials[run_id], self.labels[run_id] = self.files.trial(facts), label
-        self.groups[run_id] = competitors(facts["run"], facts["size"])
+    def add(self, record: RunRecord, label: str) -> None:
+        run_id = record.run_id
+        self.trials[run_id], self.labels[run_id] = self.files.trial(record), label
+        self.groups[run_id] = competitors(record.run, record.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ def run_trials(
     execution: Execution,
     connection: Connection,
     *,
-    waiting: list[dict[str, Any]],
-    ended: list[dict[str, Any]],
+    waiting: list[RunRecord],
+    ended: list[RunRecord],
     stop: ForecastStop | None,
     listener: Listener,
     draws: "Draws | None" = None,
@@ -86,7 +87,7 @@ def run_trials(
     _replay(scheduler, directory, roster.groups)
     watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
     progress = Progress(
-        {facts["run_id"]: cost(facts) for facts in waiting},
+        {record.run_id: cost(record) for record in waiting},
         done=len(ended),
         to_draw=draws.left if draws else 0,
     )
@@ -114,15 +115,15 @@ def run_trials(
     return watchdog.reason or ""
 
 
-def _listed(waiting: list[dict[str, Any]], execution: Execution) -> _Source:
+def _listed(waiting: list[RunRecord], execution: Execution) -> _Source:
     """What waits, all at once."""
-    names = [facts["run_id"] for facts in waiting]
+    names = [record.run_id for record in waiting]
     return _Source({"run_id": tune.grid_search(names)}, at_once=execution.max_concurrent or None)
 
 
 def _drawn(
     draws: "Draws",
-    waiting: list[dict[str, Any]],
+    waiting: list[RunRecord],
     roster: _Roster,
     progress: Progress,
     at_once: int,
@@ -130,12 +131,12 @@ def _drawn(
     """What waits, then draws, each as late as can be: only when there is a place to run it."""
     from foretune.tuner.sweeps.searcher import RunSearcher
 
-    def enter(facts: Mapping[str, Any]) -> None:
-        roster.add(facts, draws.label(facts))
-        progress.drawn(facts["run_id"], cost(facts))
+    def enter(record: RunRecord) -> None:
+        roster.add(record, draws.label(record))
+        progress.drawn(record.run_id, cost(record))
 
-    def skipped(facts: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
-        progress.skipped(draws.label(facts), outcome)
+    def skipped(record: RunRecord, end: RunEnd) -> None:
+        progress.skipped(draws.label(record), end.outcome)
 
     searcher = RunSearcher(draws, waiting, enter=enter, skipped=skipped)
     return _Source({}, searcher, count=len(waiting) + draws.left, at_once=at_once)
@@ -175,11 +176,11 @@ def _tuner(
     )
 
 
-def _roster(files: TrialFiles, journal: list[dict[str, Any]], draws: "Draws | None") -> _Roster:
+def _roster(files: TrialFiles, journal: list[RunRecord], draws: "Draws | None") -> _Roster:
     roster = _Roster(files, {}, {}, {})
-    labels = {} if draws else label_runs([facts["run"] for facts in journal])
-    for facts in journal:
-        roster.add(facts, draws.label(facts) if draws else labels[facts["run_id"]])
+    labels = {} if draws else label_runs([record.run for record in journal])
+    for record in journal:
+        roster.add(record, draws.label(record) if draws else labels[record.run_id])
     return roster
 
 

@@ -1,6 +1,6 @@
 """What MLflow is told of a sweep and its trials: names, params, tags and metrics from the files.
 
-Standard library only, like `tuner.tracking.outbox`. Every name and value fits every MLflow store.
+Every name and value fits every MLflow store.
 """
 
 import contextlib

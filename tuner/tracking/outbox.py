@@ -1,7 +1,8 @@
 """What of a sweep's directory waits for MLflow: metrics.jsonl and outcome.json, less mlflow.json.
 
-The directory is the outbox, mlflow.json says how far the sender got. Standard library only: the
-sender's process loads this without the package (and its torch).
+The directory is the outbox, mlflow.json says how far the sender got. The JSON of runs and sweeps is
+read as it is: `tuner.records` decodes runs, for which it loads torch, and the sender's process is
+to be light beside the training.
 """
 
 import json
@@ -11,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from foretune.analysis.records.run_files import parse_row
+from foretune.whole_files import atomic_write
 
 BASE = frozenset({"step", "loss", "lr", "grad_norm", "tokens_seen", "seconds"})
 """Columns of every row. A row with nothing more isn't sent: metrics.jsonl keeps every step."""
@@ -69,13 +73,8 @@ class State:
 
     def save(self, sweep_dir: Path) -> None:
         """Writes mlflow.json whole or not at all."""
-        path = sweep_dir / "mlflow.json"
-        partial = path.with_name("mlflow.json.partial")
-        with partial.open("w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with atomic_write(sweep_dir / "mlflow.json") as partial:
+            partial.write_text(json.dumps(asdict(self), indent=1))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -127,11 +126,7 @@ def read_rows(path: Path, mark: Mark) -> tuple[list[dict[str, float]], tuple[int
 
 def _finite(line: bytes) -> dict[str, float]:
     """The finite numbers of a line; none of a damaged one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return {key: value for key, value in row.items() if is_number(value)}
+    return {key: value for key, value in (parse_row(line) or {}).items() if is_number(value)}
 
 
 def is_number(value: object) -> bool:

@@ -3,13 +3,14 @@
 Both are written whole or not at all.
 """
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from foretune.whole_files import atomic_write
 
 CHECKPOINT_FILE = "state.pt"
 """Weights, moments and all else that a run needs to go on, bit for bit."""
@@ -23,12 +24,9 @@ def write_whole(path: Path, value: Any) -> None:
     Makes the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    # By a file: torch writes the name of a path into what it saves.
+    with atomic_write(path) as partial, partial.open("wb") as file:
         torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def checkpoint_step(directory: Path) -> int | None:

@@ -1,8 +1,7 @@
 """How a run ended: a typed value, never an exception and never a number that is not one."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 OUTCOMES = ("finished", "diverged", "stopped", "failed")
@@ -52,14 +51,6 @@ class Outcome:
             self.final_val_loss,
             lost=self.outcome in ("diverged", "failed"),
         )
-
-    def record(self, run_id: str) -> dict[str, Any]:
-        """Returns it as JSON values for `outcome.json`; non-finite numbers become text."""
-        value = self.value
-        if value is not None and not math.isfinite(value):
-            value = str(float(value))
-        fields = {**asdict(self), "value": value}
-        return {"run_id": run_id, **fields, "objective": self.objective}
 
 
 class Judge(Protocol):

@@ -31,7 +31,7 @@ def test_an_estimate_adds_up_over_the_trials_of_a_size():
     assert (first.size, first.trials, second.size) == ("16", 3, "32")
     assert first.flops == 3 * cost(describe(runs[0]))
     assert first.samples == 3 * 50 * 8 * 64
-    assert first.n_params_total == describe(runs[0])["n_params_total"]
+    assert first.n_params_total == describe(runs[0]).n_params_total
     # Memory is that of one trial: four bytes each for weight, gradient and two moments.
     assert first.state_bytes == 16 * first.n_params_total
     assert first.activation_bytes == activation_bytes(runs[0].model, (8, 64))

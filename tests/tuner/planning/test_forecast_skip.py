@@ -27,21 +27,21 @@ def execution(learnt, above=0.95):
 
 def test_what_the_law_forecasts_to_be_unstable_is_skipped_and_the_rest_is_not(text, learnt):
     runs = described(text, [(96, lr) for lr in LRS])
-    outcomes, told = skips(runs, execution(learnt))
-    rates = {r["run_id"]: r["config"]["optimizer"]["lr"] for r in runs}
+    ends, told = skips(runs, execution(learnt))
+    rates = {r.run_id: r.run.optimizer.lr for r in runs}
     # The law: 0.05 (330,000 / 10,000)^-0.5 = 0.009.
-    assert {rates[name] for name in outcomes} == {3e-2, 1e-1, 3e-1}
-    for name, outcome in outcomes.items():
-        n_params = next(run["n_params"] for run in runs if run["run_id"] == name)
-        assert (outcome["outcome"], outcome["step"]) == ("stopped", 0)
-        assert outcome["objective"] == NO_LOSS
-        assert outcome["forecast"]["probability"] > 0.95
-        assert outcome["reason"].startswith(
+    assert {rates[name] for name in ends} == {3e-2, 1e-1, 3e-1}
+    for name, end in ends.items():
+        n_params = next(run.n_params for run in runs if run.run_id == name)
+        assert (end.outcome.outcome, end.outcome.step) == ("stopped", 0)
+        assert end.objective == NO_LOSS
+        assert end.outcome.forecast["probability"] > 0.95
+        assert end.outcome.reason.startswith(
             "skipped before it started: forecast unstable with probability above 0.999 (more than "
             f"0.95) at {n_params:,} parameters and learning rate {rates[name]:g}: "
             f"max_attention_logit is expected to reach 100 at "
         )
-        json.dumps(outcome, allow_nan=False)
+        json.dumps(end.to_json(), allow_nan=False)
     assert told[0] == (
         f"--skip-above 0.95 does not start 3 of 5 runs, which the law of {learnt} forecasts to be "
         f"unstable:"
@@ -54,8 +54,8 @@ def test_runs_of_which_the_law_cannot_tell_are_run_and_it_says_why(text, learnt)
     fixed = described(text, [(96, 3e-1), (96, 1e-1)], **{"model.qk_norm": True})
     longer = described(text, [(96, 3e-1)], steps=40)
     far = described(text, [(512, 3e-1)])
-    outcomes, told = skips([*fixed, *longer, *far], execution(learnt))
-    assert outcomes == {}
+    ends, told = skips([*fixed, *longer, *far], execution(learnt))
+    assert ends == {}
     first, *rest = told
     assert first.startswith("--skip-above 0.95 does not start 0 of 4 runs, ")
     assert rest[0] == (

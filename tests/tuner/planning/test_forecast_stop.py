@@ -18,6 +18,7 @@ from foretune.tuner.config.run import Run
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_stop import is_audited, judge_in, limits, stopper_of
 from foretune.tuner.records.files import MetricsFile, write_json
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import run_id
 from foretune.tuner.training.train import Training, train
 
@@ -69,7 +70,7 @@ def test_a_high_learning_rate_is_stopped_at_the_very_step_with_a_reason(stopped)
     assert (last, row.keys()) == (outcome.step, {"val_loss", "tokens_seen", "seconds"})
     assert outcome.final_val_loss == row["val_loss"] < outcome.loss_at_init
     assert outcome.objective == outcome.final_val_loss
-    json.dumps(outcome.record("a"), allow_nan=False)
+    json.dumps(RunEnd.of("a", outcome).to_json(), allow_nan=False)
 
 
 def test_a_good_learning_rate_is_not(text, tmp_path):

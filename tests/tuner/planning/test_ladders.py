@@ -15,7 +15,8 @@ from foretune.tuner.cli.predict import predict_command
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import narrow
-from foretune.tuner.records.files import MetricsFile, write_json
+from foretune.tuner.records.files import MetricsFile
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import describe, run_id
 from foretune.tuner.training.train import train
 
@@ -43,11 +44,12 @@ def swept(text, tmp_path_factory):
 
 def end(run, folder):
     """Trains a run as a trial does, without Ray: starting that would cost more than all runs."""
-    write_json(folder / "run.json", describe(run))
+    record = describe(run)
+    record.write(folder)
     rows = MetricsFile(folder / "metrics.jsonl")
     outcome = train(run, rows, device="cpu")
     rows.close()
-    write_json(folder / "outcome.json", outcome.record(run_id(run)))
+    RunEnd.of(record.run_id, outcome).write(folder)
 
 
 def ask(directory, size, **more):

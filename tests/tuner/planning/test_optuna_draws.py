@@ -14,8 +14,8 @@ from foretune.tuner.planning.optuna_draws import Draws
 from foretune.tuner.planning.optuna_plan import OpenPlan
 from foretune.tuner.planning.optuna_study import DIVERGED, IMPOSSIBLE, STARTUP, UNSTABLE
 from foretune.tuner.planning.plan import Plan
-from foretune.tuner.records.files import write_json
 from foretune.tuner.records.journal import read_runs
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import from_config
 from foretune.tuner.sweeps.searcher import RunSearcher
 from foretune.tuner.training.outcome import NO_LOSS, Outcome
@@ -43,19 +43,19 @@ def draws(tmp_path, text):
     return make
 
 
-def end(draws, facts, outcome="finished", loss=3.0, step=20, forecast=None):
+def end(draws, record, outcome="finished", loss=3.0, step=20, forecast=None):
     """Ends a run as the driver does: outcome.json, then word to who listens."""
-    record = Outcome(
+    ended = Outcome(
         outcome=outcome, step=step, reason="", loss_at_init=5.5, final_val_loss=loss,
         forecast=forecast,
-    ).record(facts["run_id"])  # fmt: skip
-    write_json(draws._runs_dir / facts["run_id"] / "outcome.json", record)
-    draws.trial_ended(facts["run_id"])
+    )  # fmt: skip
+    RunEnd.of(record.run_id, ended).write(draws._runs_dir / record.run_id)
+    draws.trial_ended(record.run_id)
 
 
 def loss_of(facts):
     """A bowl over the learning rate, best at 0.01."""
-    return 2 + (facts["run"].optimizer.lr / 0.01 - 1) ** 2 / 10
+    return 2 + (facts.run.optimizer.lr / 0.01 - 1) ** 2 / 10
 
 
 def told(draws):
@@ -73,18 +73,18 @@ def ran(draws, count):
 
 
 def names(facts):
-    return [f["run_id"] for f in facts]
+    return [f.run_id for f in facts]
 
 
 def test_a_draw_is_written_down_with_its_number_and_what_optuna_chose(draws):
     search = draws()
     first, second = search.draw(), search.draw()
     for number, facts in enumerate([first, second]):
-        written = json.loads((search._runs_dir / facts["run_id"] / "run.json").read_text())
+        written = json.loads((search._runs_dir / facts.run_id / "run.json").read_text())
         assert written["draw"] == {"number": number, "params": told(search)[number].params,
             "rejected": []}  # fmt: skip
-        assert from_config(written["config"]) == facts["run"]
-        assert written["draw"]["params"]["optimizer.lr"] == facts["run"].optimizer.lr
+        assert from_config(written["config"]) == facts.run
+        assert written["draw"]["params"]["optimizer.lr"] == facts.run.optimizer.lr
         assert written["data_sha256"]
     assert [t.state for t in told(search)] == [TrialState.RUNNING] * 2
     assert search.left == 38
@@ -135,11 +135,11 @@ def test_an_impossible_combination_is_told_and_drawn_again(draws):
         "optimizer.lr": tune.loguniform(1e-3, 1e-1)}  # fmt: skip
     search = draws(space, num_samples=12)
     found = ran(search, 12)
-    rejected = [r for f in found for r in f["draw"]["rejected"]]
+    rejected = [r for f in found for r in f.draw.rejected]
     assert rejected
-    assert all(r["run_id"] == "" and "head_dim" in r["why"] for r in rejected)
+    assert all(r.run_id == "" and "head_dim" in r.why for r in rejected)
     infeasible = [t for t in told(search) if t.constraints == {IMPOSSIBLE: 1.0}]
-    assert [t.params for t in infeasible] == [r["params"] for r in rejected]
+    assert [t.params for t in infeasible] == [r.params for r in rejected]
     assert {t.state for t in infeasible} == {TrialState.PRUNED}
     assert len(told(search)) == 12 + len(rejected)
     assert told(draws(space, num_samples=12))[5:9] != []
@@ -155,16 +155,16 @@ def test_a_draw_that_a_law_forecasts_to_be_unstable_is_told_and_another_drawn(
     rule = SkipRule(Execution(skip_above=0.95, skip_from=str(learnt)))
     space = {"optimizer.lr": tune.grid_search([0.01, 0.2, 0.3]), "model.size": 16}
     search, heard = draws(space, num_samples=2, skip=rule), []
-    facts = search.draw(lambda run, outcome: heard.append((run["run_id"], outcome)))
-    assert facts["run"].optimizer.lr == 0.01
+    facts = search.draw(lambda run, end: heard.append((run.run_id, end)))
+    assert facts.run.optimizer.lr == 0.01
     end(search, facts)
     assert search.left == 1
-    assert search.draw(lambda run, outcome: heard.append((run["run_id"], outcome))) is None
+    assert search.draw(lambda run, end: heard.append((run.run_id, end))) is None
     assert search.exhausted.startswith("Optuna drew 1 of 2 trials: ")
     assert len(heard) == 2
-    for name, outcome in heard:
+    for name, ended in heard:
         folder = search._runs_dir / name
-        assert json.loads((folder / "outcome.json").read_text()) == outcome
+        assert json.loads((folder / "outcome.json").read_text()) == ended.to_json()
         assert json.loads((folder / "run.json").read_text())["config"]["optimizer"]["lr"] > 0.1
     infeasible = [t for t in told(search) if UNSTABLE in t.constraints]
     assert {t.state for t in infeasible} == {TrialState.PRUNED}
@@ -184,11 +184,9 @@ def test_a_repeated_run_is_told_what_is_known_and_the_space_ends(draws):
     assert len(set(names(found))) == len(found) == 4
     assert "Optuna drew 4 of 6 trials: 220 more draws gave no new one" in search.exhausted
     running = [t for t in told(search) if t.state == TrialState.RUNNING]
-    assert {t.params["optimizer.lr"] for t in running} == {
-        found[-1]["draw"]["params"]["optimizer.lr"]
-    }
+    assert {t.params["optimizer.lr"] for t in running} == {found[-1].draw.params["optimizer.lr"]}
     end(search, found[-1], loss=1.0)
-    repeated = [t for t in told(search) if t.params == found[-1]["draw"]["params"]]
+    repeated = [t for t in told(search) if t.params == found[-1].draw.params]
     assert len(repeated) > 1
     assert {t.value for t in repeated} == {1.0}
     assert search.draw() is None
@@ -222,7 +220,7 @@ def test_a_study_built_again_goes_on_as_the_one_before(draws, space):
         end(again, facts, loss=loss_of(facts))
         found.append(facts)
     assert names(found) == names(whole)
-    assert [f["draw"] for f in found] == [f["draw"] for f in whole]
+    assert [f.draw for f in found] == [f.draw for f in whole]
 
 
 def test_once_it_knows_enough_tpe_keeps_away_from_what_diverged(draws):
@@ -230,7 +228,7 @@ def test_once_it_knows_enough_tpe_keeps_away_from_what_diverged(draws):
     lrs = []
     for _ in range(60):
         facts = search.draw()
-        lrs.append(facts["run"].optimizer.lr)
+        lrs.append(facts.run.optimizer.lr)
         end(search, facts, "diverged" if lrs[-1] > 0.02 else "finished", loss=loss_of(facts))
     assert sum(lr > 0.02 for lr in lrs[:STARTUP]) >= 2
     assert sum(lr > 0.02 for lr in lrs[-20:]) <= 2

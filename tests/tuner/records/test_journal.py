@@ -7,8 +7,9 @@ import torch
 
 from foretune.tuner.config.override import override
 from foretune.tuner.config.presets import lm_tiny
-from foretune.tuner.records.files import MetricsFile, write_json
+from foretune.tuner.records.files import MetricsFile
 from foretune.tuner.records.journal import check_new, new_folder, past_reports
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import run_id
 from foretune.tuner.training.train import Training
 
@@ -68,11 +69,11 @@ def test_a_run_that_was_ended_has_reported_its_validations_and_its_end(killed, o
     run_dir, training, losses = killed
     training.end(outcome, "for the test")
     training.sink.close()
-    record = training.outcome.record(run_id(RUN))
-    write_json(run_dir / "outcome.json", record)
+    ended = RunEnd.of(run_id(RUN), training.outcome)
+    ended.write(run_dir)
     reports, end = past_reports(run_dir)
     assert reports == [{"step": step, "objective": loss} for step, loss in losses.items()]
-    assert end == {"step": 15, "objective": record["objective"]}
+    assert end == {"step": 15, "objective": ended.objective}
 
 
 def test_a_run_that_finished_reported_its_last_validation_as_its_end(tmp_path):
@@ -81,7 +82,7 @@ def test_a_run_that_finished_reported_its_last_validation_as_its_end(tmp_path):
     while training.outcome is None:
         training.advance()
     metrics.close()
-    write_json(tmp_path / "outcome.json", training.outcome.record(run_id(RUN)))
+    RunEnd.of(run_id(RUN), training.outcome).write(tmp_path)
     reports, end = past_reports(tmp_path)
     assert [report["step"] for report in reports] == [5, 10, 15]
     assert end == {"step": 20, "objective": training.val_loss}

@@ -19,6 +19,8 @@ from foretune.tuner.config.tokens import Data
 from foretune.tuner.records.run_json import describe, from_config, run_id, to_config
 
 ROOT = Path(__file__).parents[3]
+FROZEN = json.loads((Path(__file__).parent / "frozen" / "run_ids.json").read_text())
+"""Ids of runs that are on people's disks: an id that changes here orphans their records."""
 
 CHANGES = {
     "seed": 1,
@@ -158,6 +160,26 @@ def test_the_id_is_the_same_in_another_process_with_another_hash_seed():
     assert int(name, 16) >= 0
 
 
+def test_ids_are_those_of_runs_on_disk():
+    found = {
+        "presets": {name: run_id(resolve(name)) for name in FROZEN["presets"]},
+        "interventions of lm-tiny": {
+            name: run_id(resolve("lm-tiny", interventions=[name]))
+            for name in FROZEN["interventions of lm-tiny"]
+        },
+        "quantizers of lm-tiny": {
+            name: run_id(resolve("lm-tiny", overrides={"quantizer": name}))
+            for name in FROZEN["quantizers of lm-tiny"]
+        },
+        "quantizers of vit-tiny at size 32": {
+            name: run_id(resolve("vit-tiny", size=32, overrides={"quantizer": name}))
+            for name in FROZEN["quantizers of vit-tiny at size 32"]
+        },
+    }
+    assert found == FROZEN
+    assert all(map(len, FROZEN.values()))
+
+
 def test_a_users_model_with_a_part_of_its_own_round_trips(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules["__main__"])
     run = Run(model=Own(inner=Inner(width=5), shape=(3, 4)), schedule=Schedule(warmup_steps=2))
@@ -198,6 +220,7 @@ def test_a_nested_tuple_round_trips(tmp_path, monkeypatch):
 
     run = Run(model=module.Whole())
     assert through_json(run) == run
+    assert run_id(run) == "42804cc2fe13"
 
 
 def test_a_model_that_cannot_be_imported_is_one_sentence():
@@ -211,8 +234,8 @@ def test_a_model_that_cannot_be_imported_is_one_sentence():
 def test_every_preset_survives_the_round_trip_and_says_what_it_costs(preset):
     run = resolve(preset, overrides={"quantizer": "ternary-median"})
     assert through_json(run) == run
-    facts, plain = describe(run), describe(resolve(preset))
-    assert facts["n_params"] == plain["n_params"] > 0
-    assert facts["flops_per_token"] > 0
-    assert facts["tokens_per_step"] == run.batch_size * run.data.predictions
-    assert facts["weight_bytes"] < plain["weight_bytes"] == 4 * plain["n_params_total"]
+    record, plain = describe(run), describe(resolve(preset))
+    assert record.n_params == plain.n_params > 0
+    assert record.flops_per_token > 0
+    assert record.tokens_per_step == run.batch_size * run.data.predictions
+    assert record.weight_bytes < plain.weight_bytes == 4 * plain.n_params_total

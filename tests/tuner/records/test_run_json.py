@@ -1,6 +1,7 @@
-"""What a run leaves on disk: counts and costs in run.json, whole JSON, metrics that mend."""
+"""run.json: counts and costs, and its bytes, whatever the version that wrote it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,79 +12,29 @@ from foretune.models.quantization.replace import quantize
 from foretune.tuner.config.presets import lm_tiny
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import PROBES, Run
-from foretune.tuner.records.files import MetricsFile, read_json, write_json
-from foretune.tuner.records.run_json import cost, describe, run_id
+from foretune.tuner.records.run_json import (
+    Draw,
+    Rejected,
+    RunRecord,
+    cost,
+    describe,
+    run_id,
+)
 
-ROOT = Path(__file__).parents[3]
+FROZEN = Path(__file__).parent / "frozen"
 
 
 def test_describe_counts_and_costs():
-    facts = describe(lm_tiny(20))
-    assert facts["run_id"] == run_id(lm_tiny(20))
-    assert facts["size"] == 64
-    assert facts["tokens_per_step"] == 8 * 64
-    assert facts["n_params"] < facts["n_params_total"]
-    assert cost(facts) == facts["flops_per_token"] * 8 * 64 * 20
-    assert cost(describe(lm_tiny(40))) == 2 * cost(facts)
+    record = describe(lm_tiny(20))
+    assert record.run_id == run_id(lm_tiny(20))
+    assert record.size == 64
+    assert record.tokens_per_step == 8 * 64
+    assert record.n_params < record.n_params_total
+    assert cost(record) == record.flops_per_token * 8 * 64 * 20
+    assert cost(describe(lm_tiny(40))) == 2 * cost(record)
     built = lm_tiny(20).model.build()
-    assert facts["n_params_total"] == sum(p.numel() for p in built.parameters())
-    assert describe(Run(model=TransformerConfig(width=16), probes=PROBES))["size"] == 16
-
-
-def test_json_is_whole_finite_and_leaves_nothing_beside_it(tmp_path):
-    path = tmp_path / "deep" / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="Out of range float values"):
-        write_json(path, {"a": float("nan")})
-    assert read_json(path) == {"a": 1}
-    write_json(path, {"a": 2})
-    assert read_json(path) == {"a": 2}
-    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
-
-
-def test_a_damaged_json_is_named(tmp_path):
-    (tmp_path / "a.json").write_text('{"a": ')
-    with pytest.raises(ValueError, match=r"a.json must be JSON, got a damaged file"):
-        read_json(tmp_path / "a.json")
-
-
-def rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path, steps, **options):
-    sink = MetricsFile(path, **options)
-    for step in steps:
-        sink(step, {"loss": 1.0 / (step + 1)})
-    sink.close()
-
-
-def test_metrics_are_cut_at_the_checkpoint_and_a_torn_line_goes(tmp_path):
-    path = tmp_path / "run" / "metrics.jsonl"
-    write(path, range(6))
-    whole = path.read_bytes()
-    with path.open("a") as file:
-        file.write('{"step": 6, "lo')
-    write(path, range(4, 6), keep_below=4)
-    assert path.read_bytes() == whole
-    with path.open("a") as file:
-        file.write('{"step": 6, "lo')
-    write(path, [6], keep_below=6)
-    assert [row["step"] for row in rows(path)] == list(range(7))
-    write(path, [0])
-    assert [row["step"] for row in rows(path)] == [0]
-    assert [p.name for p in path.parent.iterdir()] == ["metrics.jsonl"]
-
-
-def test_flushed_rows_are_there_for_readers_and_nan_is_refused(tmp_path):
-    sink = MetricsFile(tmp_path / "metrics.jsonl")
-    sink(0, {"loss": 1.5})
-    sink.flush()
-    assert rows(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5}]
-    with pytest.raises(ValueError, match="Out of range float values"):
-        sink(1, {"loss": float("inf")})
-    sink.close()
-    assert rows(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5}]
+    assert record.n_params_total == sum(p.numel() for p in built.parameters())
+    assert describe(Run(model=TransformerConfig(width=16), probes=PROBES)).size == 16
 
 
 def test_the_bytes_of_ternary_weights_are_those_of_the_exported_file(tmp_path):
@@ -91,4 +42,57 @@ def test_the_bytes_of_ternary_weights_are_those_of_the_exported_file(tmp_path):
     model = run.model.build()
     quantize(model, run.quantization)
     size = export_model(tmp_path / "a.safetensors", model, run.model, run.quantization).size
-    assert describe(run)["weight_bytes"] == size.ternary_bytes + size.full_bytes
+    assert describe(run).weight_bytes == size.ternary_bytes + size.full_bytes
+
+
+def trained():
+    """A run of `foretune train`."""
+    changes = {"steps": 12, "eval_every": 6, "data.name": "text", "data.path": "corpus.txt"}
+    run = resolve("lm-tiny", size=16, overrides=changes)
+    command = "foretune train lm-tiny --size 16"
+    return replace(describe(run), command=command, data_sha256="5f" * 32)
+
+
+def drawn():
+    """A run of a search."""
+    changes = {"quantizer": "ternary-median", "seed": 3}
+    run = resolve("vit-tiny", size=32, interventions=["qk-layernorm"], overrides=changes)
+    rejected = Rejected(params={"optimizer.lr": 0.5}, run_id="", why="width must be even")
+    params = {"optimizer.lr": 0.0123, "part": 1}
+    draw = Draw(number=4, params=params, rejected=(rejected,))
+    return replace(describe(run), data_sha256="0a" * 32, draw=draw)
+
+
+@pytest.mark.parametrize(("make", "file"), [(trained, "train_run.json"), (drawn, "drawn_run.json")])
+def test_the_file_is_what_it_has_been_and_is_read_back(make, file, tmp_path):
+    record, frozen = make(), (FROZEN / file).read_bytes()
+    record.write(tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == frozen
+    assert RunRecord.read(tmp_path) == record
+    RunRecord.read(tmp_path).write(tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == frozen
+
+
+def test_keys_of_a_newer_version_are_passed_over_and_those_an_older_one_lacks_have_defaults():
+    record = drawn()
+    facts = json.loads(json.dumps(record.to_json()))
+    assert RunRecord.from_json({**facts, "carbon": 3, "run": "not ours"}) == record
+    del facts["weight_bytes"], facts["draw"], facts["format"], facts["config"]["precision"]
+    old = RunRecord.from_json(facts)
+    assert old == replace(record, weight_bytes=None, draw=None)
+    assert not {"weight_bytes", "draw", "command"} & old.to_json().keys()
+
+
+@pytest.mark.parametrize("name", ["run_id", "config", "size", "n_params", "flops_per_token"])
+def test_a_file_that_lacks_what_it_always_had_is_one_sentence(name):
+    facts = trained().to_json()
+    del facts[name]
+    with pytest.raises(ValueError, match=f"^run.json must hold {name}, got "):
+        RunRecord.from_json(facts)
+
+
+def test_a_field_of_the_run_that_this_version_lacks_is_refused():
+    facts = json.loads((FROZEN / "train_run.json").read_text())
+    facts["config"]["quantization"]["rounding"] = "up"
+    with pytest.raises(ValueError, match="got rounding of Quantization; use the version that"):
+        RunRecord.from_json(facts)

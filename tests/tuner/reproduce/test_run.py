@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from foretune.analysis.evaluation.splits import SPLITS, split_runs
 from foretune.analysis.records.bank import read_bank
 from foretune.tuner.config.override import dotted
-from foretune.tuner.records.journal import read_sweep
+from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.figure import SCALES
 from foretune.tuner.reproduce.run import plan_part, reproduce
@@ -94,8 +94,8 @@ def test_more_seeds_are_added_to_what_is_there_and_fewer_are_no_reason_to_refuse
     assert {path: path.read_bytes() for path in before} == before
     claims = pd.read_csv(out / "lm_claims.csv")
     assert {"best decay", "less sensitive to decay"} <= set(claims["name"])
-    facts = read_sweep(out / "lm")
-    assert (facts["seeds"], facts["trials"]) == (2, 40)
+    record = SweepRecord.read(out / "lm")
+    assert (record.plan["seeds"], record.trials) == (2, 40)
     assert len(pd.read_csv(out / "lm.csv")) == 4 * 5 * 2
     assert sync(out / "lm") == ""  # What a busy machine left over, or nothing.
     runs = MlflowClient(f"sqlite:///{out}/lm/mlflow.db").search_runs(["1"])

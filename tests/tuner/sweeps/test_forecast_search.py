@@ -16,6 +16,7 @@ from foretune.tuner.planning.optuna_draws import Draws
 from foretune.tuner.planning.optuna_plan import OpenPlan
 from foretune.tuner.planning.optuna_study import UNSTABLE
 from foretune.tuner.records.journal import read_runs
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.sweeps.sweep import resume, sweep
 from foretune.tuner.training.outcome import NO_LOSS
 
@@ -49,14 +50,14 @@ def study(out):
     facts = json.loads((out / "sweep.json").read_text())
     waiting, ended = read_runs(out)
     draws = Draws(out, OpenPlan.from_json(facts["draws"]), [*waiting, *ended])
-    runs = sorted([*waiting, *ended], key=lambda run: run["draw"]["number"])
+    runs = sorted([*waiting, *ended], key=lambda run: run.draw.number)
     trials = draws._study.study.get_trials()
-    return {run["run_id"]: trial for run, trial in zip(runs, trials, strict=True)}, draws.left
+    return {run.run_id: trial for run, trial in zip(runs, trials, strict=True)}, draws.left
 
 
 def test_a_search_stops_and_skips_and_optuna_hears_it_as_infeasible_at_a_finite_value(searched):
     ends = outcomes(searched)
-    skipped = {name for name, outcome in ends.items() if never_begun(outcome)}
+    skipped = {name for name, outcome in ends.items() if never_begun(RunEnd.from_json(outcome))}
     finished = {name for name, outcome in ends.items() if outcome["outcome"] == "finished"}
     stopped = set(ends) - skipped - finished
     assert skipped
@@ -93,7 +94,7 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_runs_stops_and_bits(searc
             searched.glob("runs/*/run.json")}  # fmt: skip
     cut = 1
     kept, unfinished, *_ = (whole[runs[number].name] for number in sorted(runs))
-    assert never_begun(kept)
+    assert never_begun(RunEnd.from_json(kept))
     assert unfinished["outcome"] == "finished"
     for number, folder in runs.items():
         if number > cut:

@@ -7,8 +7,9 @@ import pytest
 
 from foretune.tuner.sweeps import progress as module
 from foretune.tuner.sweeps.progress import Progress
+from foretune.tuner.training.outcome import Outcome
 
-FINISHED = {"outcome": "finished", "final_val_loss": 3.5, "reason": "all 20 steps done"}
+FINISHED = Outcome(outcome="finished", step=20, reason="all 20 steps done", final_val_loss=3.5)
 
 
 def after(progress, seconds):
@@ -68,7 +69,7 @@ def test_a_retried_trial_starts_over_and_time_left_stays_positive():
 def test_an_outcome_without_a_loss_says_why():
     stream = io.StringIO()
     Progress({"a": 1.0}, stream=stream).ended(
-        "a", "lr=1", {"outcome": "failed", "final_val_loss": None, "reason": "boom"}
+        "a", "lr=1", Outcome(outcome="failed", step=0, reason="boom")
     )
     assert stream.getvalue() == "[1/1] 0:00  lr=1: failed, no loss (boom)\n"
 

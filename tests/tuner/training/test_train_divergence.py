@@ -10,6 +10,7 @@ from short_runs import Rows, assert_finite, finish, follow, small
 from torch import Tensor, nn
 
 from foretune.models import Tap
+from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.training.outcome import NO_LOSS
 from foretune.tuner.training.train import Training
 
@@ -52,7 +53,7 @@ def test_a_huge_learning_rate_ends_with_a_finite_objective(text):
         assert outcome.outcome in ("diverged", "finished")
         assert math.isfinite(outcome.objective)
         assert outcome.objective <= outcome.loss_at_init
-        json.dumps(outcome.record("r"), allow_nan=False)
+        json.dumps(RunEnd.of("r", outcome).to_json(), allow_nan=False)
         assert rows[-1][0] <= outcome.step
     assert outcome.diverged
 
