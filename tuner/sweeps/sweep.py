@@ -156,8 +156,10 @@ def holds_plan(directory: Path, plan: Plan) -> bool:
     record, drawn = SweepRecord.read(directory), open_plan(plan)
     if drawn:
         return record.draws == json.loads(json.dumps(drawn.to_json()))
+    if record.draws or record.plan.get("search") != plan.search:
+        return False
     there = {path.parent.name for path in (directory / "runs").glob("*/run.json")}
-    return record.plan.get("search") == plan.search and there == {run_id(run) for run in plan.runs()}
+    return there == {run_id(run) for run in plan.runs()}
 
 
 @contextmanager
