@@ -146,7 +146,7 @@ def start(
         changes = {"steps": steps, "batch_size": batch, "micro_batch_size": batch}
         changes |= {"telemetry_every": steps + 1, "quantizer": quantizer}
         run = resolve("lm-tiny", size=size, overrides=changes)
-        assert run.quantization == QUANTIZERS[quantizer], run.quantization
+        assert run.quantization == QUANTIZERS[quantizer].quantization, run.quantization
         held = allocated_mib(arguments.device)
         trainings[name] = training = contestant(name, run, arguments.device)
         # Step 0 has telemetry whatever the interval, so it is neither timed nor compiled.

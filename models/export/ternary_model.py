@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from foretune.models.blocks.buildable import Buildable
 from foretune.models.quantization.config import Quantization
+from foretune.models.quantization.formats import Format, Ternary
 from foretune.models.quantization.layers import Grid, quantized_layers, refresh
 from foretune.models.quantization.replace import quantize
 from foretune.models.quantization.scales import dequantize
 from foretune.models.quantization.statistics import TernaryWeight, ternary_layers
-from foretune.models.quantization.straight_through import substitute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,10 @@ class TernaryParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Stored:
+class Stored(Format):
     """The format of one weight whose levels and scale came from a file; it rounds nothing."""
 
-    storage: ClassVar[torch.dtype] = torch.int8
+    trits: ClassVar[bool] = True
 
     weight: TernaryWeight
 
@@ -65,8 +65,8 @@ class Stored:
     def levels(self, weight: Tensor, scale: Tensor) -> Tensor:
         return self.weight.levels.to(weight.device).float()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return substitute(x, dequantize(*self.weight).to(x))
+    def level_bytes(self, count: int) -> int:
+        return Ternary().level_bytes(count)
 
     def __repr__(self) -> str:
         return f"Stored(granularity={self.granularity!r})"

@@ -4,23 +4,18 @@ Formats are in `models.quantization.formats`, layers in `models.quantization.lay
 in `models.quantization.replace`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from foretune.models.quantization.formats import (
-    GRANULARITIES,
-    MEASURES,
-    QUANTIZERS,
-    Binary,
-    Float8,
+    CHOICES,
+    FORMATS,
+    SETTINGS,
     Format,
-    Integer,
-    Ternary,
     check_choice,
     check_group_size,
+    formats_with,
 )
-from foretune.models.quantization.scales import SCALE_DTYPES
 
-FORMATS = ("none", "ternary", "binary", "int8", "int4", "fp8")
 ACTIVATIONS = ("token", "tensor", "off")
 
 
@@ -59,10 +54,8 @@ class Quantization:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("format", FORMATS),
-            ("scale", tuple(MEASURES)),
-            ("granularity", GRANULARITIES),
-            ("scale_dtype", tuple(SCALE_DTYPES)),
+            ("format", ("none", *FORMATS)),
+            *CHOICES.items(),
             ("activations", ACTIVATIONS),
         ):
             check_choice(f"quantization.{name}", getattr(self, name), choices)
@@ -73,10 +66,11 @@ class Quantization:
         for name in ("strength", "strength_warmup", "start"):
             _check_share(name, getattr(self, name))
         check_group_size("quantization.group_size", self.group_size)
-        if self.scale == "median" and self.format not in ("none", "ternary"):
+        scaled = formats_with("scale")
+        if self.scale != "mean" and self.format not in ("none", *scaled):
             raise ValueError(
-                f"quantization.scale=median serves format=ternary, got format={self.format}; "
-                f"use scale=mean, which is ignored there."
+                f"quantization.scale={self.scale} serves format={' or '.join(scaled)}, got "
+                f"format={self.format}; use scale=mean, which is ignored there."
             )
         if self.start + self.strength_warmup > 1:
             raise ValueError(
@@ -90,24 +84,24 @@ class Quantization:
         """Whether a model is changed at all."""
         return self.format != "none" or self.norm
 
+    @property
+    def words(self) -> str:
+        """The number format in words: `none`, `ternary median`, `int8`."""
+        scaled = self.format in formats_with("scale")
+        return f"{self.format} {self.scale}" if scaled else self.format
+
     def weight_format(self) -> Format | None:
         """Returns the format of the weights, None for full precision."""
         if self.format == "none":
             return None
-        name = f"ternary-{self.scale}" if self.format == "ternary" else self.format
-        form = QUANTIZERS[name].sharing(self.granularity, self.group_size)
-        if isinstance(form, Ternary | Binary):
-            form = replace(form, scale_dtype=self.scale_dtype)
-        return form
+        return FORMATS[self.format].having({name: getattr(self, name) for name in SETTINGS})
 
     def activation_format(self) -> Format | None:
         """Returns the format of the layers' inputs, None for full precision."""
         if self.format == "none" or self.activations == "off":
             return None
         granularity = "row" if self.activations == "token" else "tensor"
-        if self.format == "fp8":
-            return Float8(granularity=granularity)
-        return Integer(bits=8, granularity=granularity)
+        return FORMATS[FORMATS[self.format].activations].sharing(granularity)
 
     def strength_at(self, step: int, steps: int) -> float:
         """Returns lambda for update `step` (from 0) of `steps`; at `steps` it is `strength`.

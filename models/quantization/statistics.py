@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foretune.models.quantization.formats import Binary, Ternary
+from foretune.models.quantization.formats import formats_of_trits
 from foretune.models.quantization.layers import (
     GridWeight,
     QuantizedEmbedding,
@@ -129,10 +129,9 @@ def ternary_layers(model: nn.Module) -> dict[str, TernaryWeight]:
     exported = {}
     for name, layer in layers.items():
         form, strength = layer.grid.format, layer.grid.strength
-        if not isinstance(form, Ternary | Binary):
-            raise ValueError(
-                f"export needs quantization.format=ternary or binary, got {form} in {name}."
-            )
+        if form is None or not form.trits:
+            packed = " or ".join(formats_of_trits())
+            raise ValueError(f"export needs quantization.format={packed}, got {form} in {name}.")
         if strength != 1:
             raise ValueError(
                 f"export needs quantization.strength=1, got {strength} in {name}, whose weights "

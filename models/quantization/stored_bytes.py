@@ -10,12 +10,11 @@ import torch
 
 from foretune.models.blocks.buildable import Buildable
 from foretune.models.quantization.config import Quantization
-from foretune.models.quantization.formats import Binary, Float8, Format, Integer, Ternary
+from foretune.models.quantization.formats import Format
 from foretune.models.quantization.layers import quantized_layers
 from foretune.models.quantization.replace import quantize
 
 FP32_BYTES = 4
-TRITS_PER_BYTE = 5
 
 
 @lru_cache(maxsize=1024)
@@ -29,19 +28,8 @@ def weight_bytes(config: Buildable, quantization: Quantization) -> int:
         form, shape = layer.grid.format, layer.weight.shape
         if form is not None:
             total -= FP32_BYTES * shape.numel()
-            total += _level_bytes(form, shape.numel()) + FP32_BYTES * _scales(form, shape)
+            total += form.level_bytes(shape.numel()) + FP32_BYTES * _scales(form, shape)
     return total
-
-
-def _level_bytes(form: Format, count: int) -> int:
-    if isinstance(form, Ternary):
-        return -(-count // TRITS_PER_BYTE)
-    if isinstance(form, Binary):
-        return -(-count // 8)
-    if isinstance(form, Integer):
-        return -(-count * form.bits // 8)
-    assert isinstance(form, Float8), form
-    return count
 
 
 def _scales(form: Format, shape: torch.Size) -> int:

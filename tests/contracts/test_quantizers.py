@@ -8,22 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foretune.models.quantization.config import FORMATS, Quantization
-from foretune.models.quantization.formats import GRANULARITIES, QUANTIZERS
+from foretune.models.quantization.config import Quantization
+from foretune.models.quantization.formats import FORMATS, GRANULARITIES, Ternary
 from foretune.models.quantization.layers import QuantizedConv2d, QuantizedLinear
 from foretune.models.quantization.replace import quantize
 from foretune.models.quantization.scales import dequantize
 
 torch.set_num_threads(1)
 
+KINDS = {**FORMATS, "ternary-median": Ternary(scale="median")}
 FORMS = {
     f"{name}-{granularity}": form.sharing(granularity, 8)
-    for (name, form), granularity in product(QUANTIZERS.items(), GRANULARITIES)
+    for (name, form), granularity in product(KINDS.items(), GRANULARITIES)
 }
 CONFIGS = [
     Quantization(format=form, granularity=granularity, group_size=8, activations=activations)
     for form, granularity, activations in product(
-        [f for f in FORMATS if f != "none"], GRANULARITIES, ("token", "tensor", "off")
+        FORMATS, GRANULARITIES, ("token", "tensor", "off")
     )
 ]
 

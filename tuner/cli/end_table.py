@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 
 from foretune import analysis
-from foretune.tuner.config.quantizers import FIELDS, nearest_name
+from foretune.tuner.config.quantizers import QUANTIZERS, nearest_name
 
 GROUP: Final = "quantization."
 NUMBERS: Final = ["sensitivity", "low", "high", "best_lr", "best_loss", "high_side"]
@@ -81,4 +81,5 @@ def _fields(columns: Mapping[str, Any]) -> dict[str, Any]:
 def _is_told(column: str, names: list[str], rows: list[dict[str, Any]]) -> bool:
     """Whether each row has in this column what the quantizer of its name has."""
     field = column.removeprefix(GROUP)
-    return all(FIELDS[n].get(field) == row[field] for n, row in zip(names, rows, strict=True))
+    own = [QUANTIZERS[name].fields.get(field) for name in names]
+    return own == [row[field] for row in rows]

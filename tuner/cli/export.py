@@ -17,6 +17,7 @@ from foretune.models.export.llama_layout import check_llama
 from foretune.models.export.safetensors_file import DTYPES
 from foretune.models.export.save import Exported, export_model, load_model
 from foretune.models.nets.parametrize import parametrize
+from foretune.models.quantization.formats import formats_of_trits
 from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
 from foretune.tuner.config.run import Run
@@ -214,7 +215,7 @@ def _record(directory: Path) -> RunRecord:
 
 def _check_exportable(run: Run, format: str) -> None:
     quantization = run.quantization
-    if quantization.format not in ("ternary", "binary"):
+    if quantization.format not in formats_of_trits():
         raise ValueError(
             f"export needs a run with ternary weights, got quantization.format="
             f"{quantization.format}; train with --set quantizer=ternary-mean or ternary-median "

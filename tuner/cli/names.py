@@ -5,7 +5,6 @@ from foretune.search_spaces import SPACES
 from foretune.tuner.config.images import SOURCES
 from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.presets import PRESETS
-from foretune.tuner.config.quantizers import ABOUT as QUANTIZERS_ABOUT
 from foretune.tuner.config.quantizers import QUANTIZERS
 from foretune.tuner.config.tokens import NAMES as DATASETS
 from foretune.tuner.reproduce.catalog import FIGURES
@@ -33,7 +32,7 @@ def list_command(what: str) -> int:
     }
     about = {
         "datasets": {**TEXTS, **{name: source.about for name, source in SOURCES.items()}},
-        "quantizers": QUANTIZERS_ABOUT,
+        "quantizers": {name: row.about for name, row in QUANTIZERS.items()},
         "interventions": {name: row.about for name, row in INTERVENTIONS.items()},
         "figures": {name: figure.question for name, figure in FIGURES.items()},
     }.get(what, {})

@@ -10,13 +10,12 @@ from typing import Any
 
 from foretune.models.nets.parametrize import Parametrization
 from foretune.models.quantization.config import Quantization
+from foretune.models.quantization.formats import formats_with
 from foretune.tuner.config.optimizer import Optimizer, Schedule
 from foretune.tuner.config.run import Run
 
 PLACEMENT = ("head", "first_conv")
 """Where norms go, so that the control has these as well."""
-TYPED_SCALES = ("ternary", "binary")
-"""Formats whose scale has a type."""
 
 
 def check_effective(resolved: Iterable[tuple[Collection[str], Run]]) -> None:
@@ -62,8 +61,9 @@ def _lacks_format(quantization: Quantization, name: str) -> str:
     if name == "group_size" and quantization.granularity != "group":
         cure = "quantization.granularity=group"
         return f"granularity=group, got granularity={quantization.granularity}; add --set {cure}"
-    if name == "scale_dtype" and format not in TYPED_SCALES:
-        return f"format={' or '.join(TYPED_SCALES)}, got format={format}; add --set {cure}"
+    typed = formats_with("scale_dtype")
+    if name == "scale_dtype" and format not in typed:
+        return f"format={' or '.join(typed)}, got format={format}; add --set {cure}"
     return ""
 
 

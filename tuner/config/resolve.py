@@ -122,7 +122,7 @@ def _quantization(name: Any) -> Quantization:
             f"{QUANTIZER} must be one of {', '.join(QUANTIZERS)}, got {name!r}."
             f"{near(str(name), QUANTIZERS)}"
         )
-    return QUANTIZERS[name]
+    return QUANTIZERS[name].quantization
 
 
 def _check_dial(run: Run, changes: Mapping[str, Any]) -> None:

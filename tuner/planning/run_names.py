@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foretune.tuner.config.override import dotted
-from foretune.tuner.config.quantizers import FIELDS as QUANTIZER_FIELDS
-from foretune.tuner.config.quantizers import nearest_name
+from foretune.tuner.config.quantizers import QUANTIZERS, nearest_name
 from foretune.tuner.config.resolve import QUANTIZER
 from foretune.tuner.config.run import Run
 from foretune.tuner.records.run_json import run_id
@@ -41,7 +40,8 @@ def _named_fields(run: Run) -> dict[str, Any]:
 def _told_by_name(fields: Mapping[str, Any], path: str) -> bool:
     """Whether a field of the quantization is that of the quantizer that was named."""
     group, _, field = path.partition(".")
-    return group == "quantization" and QUANTIZER_FIELDS[fields[QUANTIZER]][field] == fields[path]
+    own = QUANTIZERS[fields[QUANTIZER]].fields
+    return group == "quantization" and own[field] == fields[path]
 
 
 def short(value: Any) -> str:

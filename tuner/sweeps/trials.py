@@ -220,7 +220,7 @@ def competitors(run: Run, size: int) -> str:
     q = run.quantization
     if q.format == "none":
         return f"size {size}"
-    return f"size {size}, {q.format}{f' {q.scale}' if q.format == 'ternary' else ''}"
+    return f"size {size}, {q.words}"
 
 
 def _replay(scheduler: BracketPerGroup | None, directory: Path, run_ids: Iterable[str]) -> None:

@@ -6,7 +6,8 @@ from torch import nn
 
 from foretune.models import TransformerConfig
 from foretune.models.blocks.layers import Linear
-from foretune.models.quantization.config import FORMATS, Quantization
+from foretune.models.quantization.config import Quantization
+from foretune.models.quantization.formats import FORMATS
 from foretune.models.quantization.layers import quantized_layers, refresh
 from foretune.models.quantization.replace import quantize
 from foretune.models.quantization.scales import dequantize
@@ -99,7 +100,7 @@ def test_flips_are_the_share_of_levels_that_changed_since_the_last_reading():
     assert flips.read(model)["trit_flip_rate"] == 0
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if f != "none"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_every_format_has_its_columns(form):
     model = lm(Quantization(format=form, embedding=True))
     flips = TritFlips()

@@ -1,6 +1,5 @@
 """The table at a sweep's end: names instead of fields, words instead of NaN."""
 
-from dataclasses import asdict
 from itertools import product
 
 import numpy as np
@@ -14,7 +13,7 @@ def trials(quantizers=("none",), *, lrs=(0.01, 0.1, 1.0), sizes=(16, 32), **fiel
     """A trials table with the columns that a sweep leaves; losses rise away from LR 0.1."""
     rows = [
         {
-            **{f"quantization.{k}": v for k, v in {**asdict(QUANTIZERS[name]), **fields}.items()},
+            **{f"quantization.{k}": v for k, v in {**QUANTIZERS[name].fields, **fields}.items()},
             "optimizer.lr": lr,
             "seed": 0,
             "size": size,

@@ -10,12 +10,12 @@ from foretune.tuner.config.quantizers import QUANTIZERS
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.training.train import Training
 
-CHANGING = [name for name, q in QUANTIZERS.items() if q.format != "none"]
+CHANGING = [name for name, q in QUANTIZERS.items() if q.quantization.format != "none"]
 
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_every_quantizer_trains_and_its_telemetry_is_there(name, text):
-    run = override(small(text), {"quantization": QUANTIZERS[name]})
+    run = override(small(text), {"quantization": QUANTIZERS[name].quantization})
     outcome, rows, training = follow(run)
     assert outcome.outcome == "finished"
     assert outcome.final_val_loss < outcome.loss_at_init
@@ -39,7 +39,7 @@ def test_full_precision_has_no_columns_of_number_formats(text):
 
 def test_weights_start_the_same_whatever_the_number_format(text):
     plain = Training(small(text), lambda step, row: None, device="cpu")
-    ternary = override(small(text), {"quantization": QUANTIZERS["ternary-mean"]})
+    ternary = override(small(text), {"quantization": QUANTIZERS["ternary-mean"].quantization})
     assert digest(Training(ternary, lambda step, row: None, device="cpu")) == digest(plain)
 
 
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_the_weights_as_they_are_now(text):
 
 @pytest.mark.parametrize("name", ["ternary-median", "control"])
 def test_a_quantized_run_resumes_bit_for_bit_telemetry_included(name, text, tmp_path):
-    run = override(small(text), {"quantization": QUANTIZERS[name]})
+    run = override(small(text), {"quantization": QUANTIZERS[name].quantization})
     _, whole, training = follow(run)
     first, rows = Training(run, lambda step, row: rows.append((step, dict(row))), device="cpu"), []
     first.advance()
