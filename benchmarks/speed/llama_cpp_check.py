@@ -81,8 +81,8 @@ def check(run_dir: Path, python: str, *, save: bool) -> int:
     from foretune.models.export.save import export_model
     from foretune.models.quantization.layers import refresh
     from foretune.models.quantization.replace import quantize
-    from foretune.tuner.cli.export import read_finished, trained_model
     from foretune.tuner.data.streams import open_stream
+    from foretune.tuner.records.exported import read_finished, trained_model
 
     torch.set_num_threads(1)
     finished = read_finished(run_dir)

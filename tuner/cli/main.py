@@ -1,4 +1,4 @@
-"""The command `foretune`; `python -m tuner` is the same.
+"""The command `foretune`; `python -m foretune` is the same.
 
 Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments, in one sentence; 3
 some trials failed for a reason other than divergence; 130 interrupted; 141 where the reader of its
@@ -9,21 +9,22 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import tyro
 
-from foretune.tuner.cli.check_options import coord_check
-from foretune.tuner.cli.record_options import (
-    backtest,
-    collect,
-    export,
-    list_names,
-    predict,
-    report,
-    sync,
-)
-from foretune.tuner.cli.run_options import reproduce, resume, sweep, train
+from foretune.tuner.cli.backtest import backtest
+from foretune.tuner.cli.collect import collect
+from foretune.tuner.cli.coord_check import coord_check
+from foretune.tuner.cli.export import export
+from foretune.tuner.cli.list import list_names
+from foretune.tuner.cli.predict import predict
+from foretune.tuner.cli.report import report
+from foretune.tuner.cli.reproduce import reproduce
+from foretune.tuner.cli.resume import resume
+from foretune.tuner.cli.submit import submission
+from foretune.tuner.cli.sweep import sweep
+from foretune.tuner.cli.sync import sync
+from foretune.tuner.cli.train import train
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 
@@ -44,28 +45,6 @@ MANY = (
 """Options that take several values, in one go or repeated."""
 
 
-def _submit(command: list[str]) -> Callable[..., int]:
-    def submit(*, address: str = "") -> int:
-        """Runs a foretune command as a Ray job: foretune submit [--address URL] -- COMMAND.
-
-        Its output is streamed, its exit code is passed on, Ctrl-C stops it. The checkout in the
-        current directory is shipped with it.
-
-        Args:
-            address: the head's dashboard, http://HOST:PORT; empty is http://127.0.0.1:8265.
-        """
-        from foretune.tuner.cluster.jobs import submit as submit_job
-
-        if not command:
-            raise ValueError(
-                "submit must be given a command, got none; write it after --, like "
-                "foretune submit -- sweep lr --out DIR."
-            )
-        return submit_job(command, address=address, working_dir=Path.cwd())
-
-    return submit
-
-
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "sweep": sweep,
@@ -78,7 +57,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "sync": sync,
     "coord-check": coord_check,
     "reproduce": reproduce,
-    "submit": _submit([]),
+    "submit": submission([]),
     "list": list_names,
 }
 """Commands by name."""
@@ -90,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = COMMANDS
     if arguments[:1] == ["submit"] and "--" in arguments:
         cut = arguments.index("--")
-        commands = {**COMMANDS, "submit": _submit(arguments[cut + 1 :])}
+        commands = {**COMMANDS, "submit": submission(arguments[cut + 1 :])}
         arguments = arguments[:cut]
     try:
         try:

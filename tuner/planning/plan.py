@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
@@ -13,6 +13,7 @@ from foretune.tuner.config.inert import check_effective, without_inert
 from foretune.tuner.config.resolve import SPACE, resolve_draw
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import open_stream
+from foretune.tuner.planning.sampling import Sampling, Search
 from foretune.tuner.planning.spaces import (
     DEFAULT_PRESET,
     Part,
@@ -23,11 +24,9 @@ from foretune.tuner.planning.spaces import (
 )
 from foretune.tuner.records.run_json import run_id
 
-SEARCHES = ("grid", "random", "optuna")
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Sampling):
     """What a sweep runs: a space, and how runs are drawn from it and completed."""
 
     space: Space
@@ -37,16 +36,6 @@ class Plan:
     """The space's name, for the record."""
     preset: str | Run = DEFAULT_PRESET
     """What the space's fields are changed in: a name, FILE.py:NAME, or a run."""
-    search: str = "grid"
-    """grid: all combinations of the grids, each `num_samples` times with the other domains drawn.
-    random: `num_samples` draws of each part, grids drawn too. optuna: `num_samples` draws in all,
-    one after another as runs end: see `OpenPlan`."""
-    num_samples: int = 1
-    """Draws, or repetitions of each combination."""
-    seeds: int = 1
-    """Seeds of every combination, from `seed` on."""
-    seed: int = 0
-    """First seed, and the seed of random draws."""
     interventions: tuple[str, ...] = ()
     """Named changes to every run, from left to right."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -55,8 +44,9 @@ class Plan:
     """Fields of the space that --grid has put there, for messages."""
 
     def __post_init__(self) -> None:
-        if self.search not in SEARCHES:
-            raise ValueError(f"search must be one of {', '.join(SEARCHES)}, got {self.search!r}.")
+        known = get_args(Search)
+        if self.search not in known:
+            raise ValueError(f"search must be one of {', '.join(known)}, got {self.search!r}.")
         for name in ("num_samples", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search.sample import Domain, Quantized
 
-from foretune.search_spaces import SPACES
+from foretune.search_spaces import SPACES, space_module
 from foretune.tuner.config.assignments import check_distinct
 from foretune.tuner.config.override import near
 from foretune.tuner.config.resolve import SIZE
@@ -26,7 +26,7 @@ DEFAULT_PRESET = "lm-tiny"
 def named_space(name: str) -> Space:
     """Returns the space of a name, or of `FILE.py[:NAME]` (NAME is SPACE unless given)."""
     if name in SPACES:
-        return SPACES[name].SPACE
+        return space_module(name).SPACE
     if ".py" in name:
         found = load_name(name, default="SPACE")
         return found.SPACE if isinstance(found, ModuleType) else found
@@ -40,7 +40,7 @@ def named_preset(name: str) -> str | Run:
     if ".py" in name:
         module = load_name(f"{name.partition(':')[0]}:__dict__", default="")
     else:
-        module = vars(SPACES[name]) if name in SPACES else {}
+        module = vars(space_module(name)) if name in SPACES else {}
     preset = module.get("PRESET", DEFAULT_PRESET)
     if not isinstance(preset, str | Run):
         raise ValueError(f"PRESET of {name} must be a preset's name or a Run, got {preset!r}.")

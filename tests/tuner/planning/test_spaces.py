@@ -4,7 +4,7 @@ import pytest
 from ray import tune
 from small_grid import GRID, STEPS, plan
 
-from foretune.search_spaces import SPACES
+from foretune.search_spaces import SPACES, lr, space_module
 from foretune.tuner.planning.spaces import (
     describe_space,
     named_preset,
@@ -24,7 +24,7 @@ def test_narrow_replaces_sizes_and_grids_and_leaves_the_space_alone():
 def test_named_spaces_and_files(tmp_path):
     file = tmp_path / "own_space_for_test_plan.py"
     file.write_text("SPACE = {'optimizer.lr': 0.5}\nOTHER = {'optimizer.lr': 0.25}\n")
-    assert named_space("lr") is SPACES["lr"].SPACE
+    assert named_space("lr") is lr.SPACE
     assert named_space(str(file)) == {"optimizer.lr": 0.5}
     assert named_space(f"{file}:OTHER") == {"optimizer.lr": 0.25}
     assert len(plan(named_space(str(file)))) == 1
@@ -69,7 +69,7 @@ def test_a_space_is_described_as_json_values():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_says_its_question_and_can_be_planned(name):
-    module = SPACES[name]
+    module = space_module(name)
     assert "?" in module.__doc__.partition("\n\n")[0]
     has_steps = any("steps" in part for part in parts_of(module.SPACE))
     assert plan(module.SPACE, preset=named_preset(name), overrides={} if has_steps else STEPS)
