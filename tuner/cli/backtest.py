@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from foretune.argument_error import Argument, ArgumentError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,7 +24,9 @@ def backtest(directory: Positional[str], /, *, share: float = 0.05) -> int:
     from foretune import analysis
 
     if not 0 < share < 1:
-        raise ValueError(f"--share must be above 0 and below 1, got {share:g}; 0.05 is usual.")
+        raise ArgumentError(
+            Argument("share"), f" must be above 0 and below 1, got {share:g}; 0.05 is usual."
+        )
     root = Path(directory)
     records = analysis.load(root)
     trials = records.trials[records.trials["outcome"].isin(["finished", "diverged"])]

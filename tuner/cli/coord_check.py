@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.cli.arguments import Assignments
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TAKEN = {
-    "parametrization.name": "--parametrization",
-    "model.width": "--widths",
-    "model.size": "--widths",
-    "optimizer.lr": "--lr",
-    "steps": "--steps",
-    "seed": "--seeds",
+    "parametrization.name": "parametrizations",
+    "model.width": "widths",
+    "model.size": "widths",
+    "optimizer.lr": "lr",
+    "steps": "steps",
+    "seed": "seeds",
 }
-"""Fields that options of the command set."""
+"""Fields that arguments of the command set."""
 IDLE = {
     "optimizer.decay": "without decay",
     "optimizer.decay_on": "without decay",
@@ -74,7 +75,7 @@ def coord_check(
     from foretune.tuner.records.files import local_path
     from foretune.tuner.training.coordinates import coordinates
 
-    folder = local_path("--out", out)
+    folder = local_path("out", out)
     changes = parse_assignments(overrides)
     _check(parametrizations, widths, steps, seeds)
     # The last is one that a base width means something to, if any is.
@@ -104,13 +105,15 @@ def _check_paths(paths: Iterable[str]) -> None:
     from foretune.tuner.training.coordinates import PLAIN
 
     for path in paths:
-        for fields, why in (
-            (TAKEN, "which {} gives"),
-            (PLAIN, "which is {} in a coordinate check"),
-            (IDLE, "since a coordinate check is {}"),
-        ):
-            if path in fields:
-                raise ValueError(f"--set must leave {path} out, {why.format(fields[path])}.")
+        why: tuple[str, ...] = ()
+        if path in TAKEN:
+            why = ("which ", Argument(TAKEN[path]), " gives")
+        elif path in PLAIN:
+            why = (f"which is {PLAIN[path]} in a coordinate check",)
+        elif path in IDLE:
+            why = (f"since a coordinate check is {IDLE[path]}",)
+        if why:
+            raise ArgumentError(Argument("overrides"), f" must leave {path} out, ", *why, ".")
 
 
 def _check(
@@ -125,20 +128,23 @@ def _check(
 
     for name in parametrizations:
         if name not in PARAMETRIZATIONS:
-            raise ValueError(
-                f"--parametrization must be one of {', '.join(PARAMETRIZATIONS)}, got {name!r}."
-                f"{near(name, PARAMETRIZATIONS)}"
+            raise ArgumentError(
+                Argument("parametrizations"),
+                f" must be one of {', '.join(PARAMETRIZATIONS)}, got {name!r}."
+                f"{near(name, PARAMETRIZATIONS)}",
             )
-    for option, values, least in (
-        ("--parametrization", parametrizations, 1),
-        ("--widths", widths, 2),
+    for argument, values, least in (
+        ("parametrizations", parametrizations, 1),
+        ("widths", widths, 2),
     ):
-        check_distinct(option, values)
+        check_distinct(argument, values)
         if len(values) < least:
-            raise ValueError(f"{option} must name {least} or more, got {len(values)}.")
-    for option, value in (("--steps", steps), ("--seeds", seeds)):
+            raise ArgumentError(
+                Argument(argument), f" must name {least} or more, got {len(values)}."
+            )
+    for argument, value in (("steps", steps), ("seeds", seeds)):
         if value < 1:
-            raise ValueError(f"{option} must be 1 or more, got {value}.")
+            raise ArgumentError(Argument(argument), f" must be 1 or more, got {value}.")
 
 
 def _write(table: "pd.DataFrame", judged: "pd.DataFrame", out: Path) -> None:

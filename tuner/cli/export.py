@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from foretune.argument_error import Argument, ArgumentError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -50,7 +52,7 @@ def export(
     from foretune.tuner.records.exported import compare, read_finished, stream_of, trained_model
     from foretune.tuner.records.files import local_path
 
-    named = local_path("--out", out, file=True) if out else None
+    named = local_path("out", out, file=True) if out else None
     finished = read_finished(Path(directory))
     _check_exportable(finished.run, format)
     _check_rest(rest_dtype, format)
@@ -78,8 +80,11 @@ def _check_rest(rest_dtype: str, format: str) -> None:
 
     known = {"safetensors": DTYPES, "gguf": FULL_TYPES}[format]
     if rest_dtype not in known:
-        raise ValueError(
-            f"--rest-dtype must be {' or '.join(known)} for --format {format}, got {rest_dtype}."
+        raise ArgumentError(
+            Argument("rest_dtype"),
+            f" must be {' or '.join(known)} for ",
+            Argument("format"),
+            f" {format}, got {rest_dtype}.",
         )
 
 
@@ -114,12 +119,20 @@ def _check_exportable(run: "Run", format: str) -> None:
 
 def _check_out(path: Path, format: str) -> None:
     if path.suffix != f".{format}":
-        raise ValueError(f"--out must end in .{format} for --format {format}, got {path}.")
+        raise ArgumentError(
+            Argument("out"),
+            f" must end in .{format} for ",
+            Argument("format"),
+            f" {format}, got {path}.",
+        )
     if os.path.isfile(path.parent):
-        raise ValueError(f"--out must be in a folder, got {path}, and {path.parent} is a file.")
+        raise ArgumentError(
+            Argument("out"), f" must be in a folder, got {path}, and {path.parent} is a file."
+        )
     if os.path.exists(path):  # Unlike Path's, false where the folder may not be looked into.
-        raise ValueError(
-            f"--out must be a new file, got {path}, which exists; remove it or name another."
+        raise ArgumentError(
+            Argument("out"),
+            f" must be a new file, got {path}, which exists; remove it or name another.",
         )
 
 
@@ -152,9 +165,9 @@ def _write(
             facts=told,
         )
     except OSError as error:
-        raise ValueError(
-            f"--out must be a file that can be written, got {path} ({error.strerror}); name "
-            f"another."
+        raise ArgumentError(
+            Argument("out"),
+            f" must be a file that can be written, got {path} ({error.strerror}); name another.",
         ) from None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
+from foretune.argument_error import ArgumentError
 from foretune.tuner.cli.backtest import backtest
 from foretune.tuner.cli.collect import collect
 from foretune.tuner.cli.coord_check import coord_check
@@ -43,6 +44,14 @@ MANY = (
     "--parametrization",
 )
 """Options that take several values, in one go or repeated."""
+FLAGS = {
+    "checks": "--check",
+    "grids": "--grid",
+    "interventions": "--intervention",
+    "overrides": "--set",
+    "parametrizations": "--parametrization",
+}
+"""Flags of arguments that a command line names otherwise; the others are spelt --as-they-are."""
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -73,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments = arguments[:cut]
     try:
         try:
-            code = _run(commands, gather(arguments))
+            code = _run(commands, arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # As in `foretune list spaces | head -1`.
@@ -86,8 +95,11 @@ def main(argv: list[str] | None = None) -> None:
 def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
     try:
         return tyro.extras.subcommand_cli_from_dict(
-            commands, prog="foretune", description=DESCRIPTION, args=arguments
+            commands, prog="foretune", description=DESCRIPTION, args=gather(arguments)
         )
+    except ArgumentError as error:
+        print(f"foretune: {error.spelled(flag)}", file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"foretune: {error}", file=sys.stderr)
         return 2
@@ -96,20 +108,35 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
         return 130
 
 
+def flag(argument: str) -> str:
+    """Returns how a command line names an argument."""
+    return FLAGS.get(argument, f"--{argument.replace('_', '-')}")
+
+
 def gather(arguments: list[str]) -> list[str]:
     """Returns the arguments with repeated options of several values joined into one each.
 
-    Otherwise the last `--set` would silently replace the ones before it.
+    Otherwise the last `--set` would silently replace the ones before it. Raises ValueError for such
+    an option without a value, which would be as good as not given.
     """
     kept: list[str] = []
     values: dict[str, list[str]] = {}
-    option: str | None = None
+    into, empty = kept, ""
     for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            option = name if name in MANY else None
-            if option:
-                values.setdefault(option, []).extend([value] if equals else [])
-                continue
-        (values[option] if option else kept).append(argument)
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("--"):
+            into.append(argument)
+            empty = ""
+            continue
+        if empty:
+            break
+        into = values.setdefault(name, []) if name in MANY else kept
+        if name not in MANY:
+            kept.append(argument)
+        elif equals:
+            into.append(value)
+        else:
+            empty = name
+    if empty:
+        raise ValueError(f"{empty} must be given a value, got none; leave it out for its default.")
     return kept + [word for name, words in values.items() for word in (name, *words)]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from foretune.argument_error import Argument, ArgumentError
+
 if TYPE_CHECKING:
     from foretune import analysis
 
@@ -45,13 +47,14 @@ def predict(
     from foretune.tuner.config.assignments import parse_assignments
     from foretune.tuner.records.files import local_path
 
-    local_path("--save", save, file=True)
-    check_question(size=size, lr=lr, threshold=threshold, level=level, dashes="--")
-    settings = parse_assignments(at, option="--at")
+    local_path("save", save, file=True)
+    check_question(size=size, lr=lr, threshold=threshold, level=level)
+    settings = parse_assignments(at, argument="at")
     root = Path(directory)
     if save and Path(save).exists():
-        raise ValueError(
-            f"--save must name a new file, since a forecast is frozen once made, got {save}."
+        raise ArgumentError(
+            Argument("save"),
+            f" must name a new file, since a forecast is frozen once made, got {save}.",
         )
     ask = partial(
         analysis.predict,
@@ -130,12 +133,7 @@ def _estimate(found: Mapping[str, Any]) -> str:
 
 
 def _threshold(text: str) -> float | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
+    return "auto" if text == "auto" else float(text)
 
 
 def _params_at(
@@ -165,9 +163,10 @@ def _params_at(
     )
     model = from_config(facts["config"]).model
     if not has_ladder(model):
-        raise ValueError(
-            f"--size needs a model with a ladder, got {type(model).__name__}; "
-            f"use analysis.predict with n_params."
+        raise ArgumentError(
+            Argument("size"),
+            f" needs a model with a ladder, got {type(model).__name__}; use analysis.predict with "
+            f"n_params.",
         )
     own = {
         path.removeprefix("model."): value
@@ -175,9 +174,13 @@ def _params_at(
         if path.startswith("model.")
     }
     if "depth" in own and getattr(model, "ladder", "width") != "width":
-        raise ValueError(
-            f"--at model.depth must be left out where --size sets the depth, got {own['depth']} on "
-            f"the ladder {model.ladder}; give --size alone."
+        raise ArgumentError(
+            Argument("at"),
+            " model.depth must be left out where ",
+            Argument("size"),
+            f" sets the depth, got {own['depth']} on the ladder {model.ladder}; give ",
+            Argument("size"),
+            " alone.",
         )
     return count(replace(at_size(model, size), **own)).n_params
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from foretune.argument_error import Argument, ArgumentError
+
 
 def report(
     directory: Positional[str],
@@ -45,5 +47,7 @@ def report(
 def _check(text: str) -> tuple[str, str]:
     prediction, colon, directory = text.rpartition(":")
     if not colon or not prediction or not directory:
-        raise ValueError(f"--check must look like PREDICTION.json:DIR, got {text!r}.")
+        raise ArgumentError(
+            Argument("checks"), f" must look like PREDICTION.json:DIR, got {text!r}."
+        )
     return prediction, directory

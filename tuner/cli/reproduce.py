@@ -41,7 +41,7 @@ def reproduce(
 
     return run(
         figures,
-        out=local_path("--out", out),
+        out=local_path("out", out),
         scale=scale,
         seeds=seeds,
         overrides=parse_assignments(overrides),

@@ -54,7 +54,7 @@ def sweep(
     """
     from foretune.tuner.records.files import local_path
 
-    directory = local_path("--out", out)
+    directory = local_path("out", out)
     if execution.skip_from:
         execution = replace(execution, skip_from=str(Path(execution.skip_from).resolve()))
     how = Execution(**asdict(execution))

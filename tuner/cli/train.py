@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.cli.arguments import Assignments, Interventions, command_line
 from foretune.tuner.planning.execution import Stopping
 
@@ -47,7 +48,7 @@ def train(
 
     return train_one(
         preset,
-        out=local_path("--out", out),
+        out=local_path("out", out),
         interventions=interventions,
         overrides=overrides,
         size=size,
@@ -92,7 +93,7 @@ def train_one(
     changes = parse_assignments(overrides)
     run = resolve(preset, size=size, interventions=interventions, overrides=changes)
     if threads < 1:
-        raise ValueError(f"--threads must be 1 or more, got {threads}.")
+        raise ArgumentError(Argument("threads"), f" must be 1 or more, got {threads}.")
     torch.set_num_threads(threads)
     stop = stopper_of(stopping)
     directory = _directory(out, run)
@@ -133,14 +134,16 @@ def _directory(out: Path, run: "Run") -> Path:
     from foretune.tuner.records.journal import holds_sweep
     from foretune.tuner.records.run_json import run_id
 
-    if holds_sweep(local_path("--out", out)):
-        raise ValueError(
-            f"--out must not hold a sweep, got {out}, whose records this run would join; name "
-            f"another."
+    if holds_sweep(local_path("out", out)):
+        raise ArgumentError(
+            Argument("out"),
+            f" must not hold a sweep, got {out}, whose records this run would join; name another.",
         )
     directory = out / "runs" / run_id(run)
     if (directory / "outcome.json").exists():
-        raise ValueError(f"--out must not hold this run already, got {directory}; name another.")
+        raise ArgumentError(
+            Argument("out"), f" must not hold this run already, got {directory}; name another."
+        )
     return directory
 
 

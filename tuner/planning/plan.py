@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.models.nets.ladder import check_rungs
 from foretune.tuner.config.inert import check_effective, without_inert
 from foretune.tuner.config.resolve import SPACE, resolve_draw
@@ -41,7 +42,7 @@ class Plan(Sampling):
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """{dotted field: value} of every run; wins over the space."""
     grids: tuple[str, ...] = ()
-    """Fields of the space that --grid has put there, for messages."""
+    """Fields that grids of a command line have put into the space, for messages."""
 
     def __post_init__(self) -> None:
         known = get_args(Search)
@@ -51,15 +52,23 @@ class Plan(Sampling):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if self.search == "optuna" and self.seeds > 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"seeds must be 1 for search=optuna, got {self.seeds}; put seeds into the space "
-                f"with --grid seed=0,1,2, or run another sweep with --seed."
+                f"with ",
+                Argument("grids"),
+                " seed=0,1,2, or run another sweep with ",
+                Argument("seed"),
+                ".",
             )
 
         if self.seeds > 1 and "seed" in {*self.overrides, *self.grids}:
-            raise ValueError(
-                f"--seeds must be 1 where seed is set by --set or --grid, which would undo it, got "
-                f"{self.seeds}; leave one of them out."
+            raise ArgumentError(
+                Argument("seeds"),
+                " must be 1 where seed is set by ",
+                Argument("overrides"),
+                " or ",
+                Argument("grids"),
+                f", which would undo it, got {self.seeds}; leave one of them out.",
             )
 
     def runs(self, *, check_data: bool = True) -> list[Run]:
@@ -89,7 +98,7 @@ class Plan(Sampling):
         Inert settings are left in. Raises ValueError for what can't run.
         """
         changes = {"seed": seed, **chosen, **self.overrides}
-        origin = {p: "--grid" if p in self.grids else SPACE for p in chosen}
+        origin = {p: "grids" if p in self.grids else SPACE for p in chosen}
         return resolve_draw(
             self.preset,
             interventions=self.interventions,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.models.nets.parametrize import parametrize
 from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
@@ -65,9 +66,11 @@ def read_finished(directory: Path) -> FinishedRun:
             f"({outcome['reason']}); such runs keep no weights."
         )
     if not (directory / "checkpoint" / MODEL_FILE).is_file():
-        raise ValueError(
+        raise ArgumentError(
             f"RUN_DIR must hold the run's final weights, got {directory} without checkpoint/"
-            f"{MODEL_FILE}; run it again with foretune train, or its sweep with --keep-models."
+            f"{MODEL_FILE}; run it again with foretune train, or its sweep with ",
+            Argument("keep_models"),
+            ".",
         )
     return FinishedRun(directory=directory, run=_config(facts), facts=facts, outcome=outcome)
 

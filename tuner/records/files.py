@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foretune.argument_error import Argument, ArgumentError
+
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part."""
@@ -29,18 +31,20 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def local_path(option: str, text: str | Path, *, file: bool = False) -> Path:
+def local_path(argument: str, text: str | Path, *, file: bool = False) -> Path:
     """Returns the path of a folder (or file) to write; ValueError for an object store's address."""
     # One slash, since a Path has lost the other; two letters, since one is a drive of Windows.
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(text)):
         return Path(text)
     if file:
-        raise ValueError(
-            f"{option} must be a file, got {text}; object stores can't be written, so name a path."
+        raise ArgumentError(
+            Argument(argument),
+            f" must be a file, got {text}; object stores can't be written, so name a path.",
         )
-    raise ValueError(
-        f"{option} must be a folder (shared by all nodes on a cluster), got {text}; object stores "
-        f"can't append, so name a folder on a file system."
+    raise ArgumentError(
+        Argument(argument),
+        f" must be a folder (shared by all nodes on a cluster), got {text}; object stores can't "
+        f"append, so name a folder on a file system.",
     )
 
 
@@ -52,9 +56,10 @@ def check_writable(directory: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(
-            f"--out must be a directory that can be written, got {directory} ({error.strerror}); "
-            f"name another."
+        raise ArgumentError(
+            Argument("out"),
+            f" must be a directory that can be written, got {directory} ({error.strerror}); name "
+            f"another.",
         ) from None
 
 

@@ -103,7 +103,7 @@ def sweep_plan(
     can't run, before anything starts, and leaves no directory then.
     """
     execution = execution or Execution()
-    directory = local_path("--out", out).resolve()
+    directory = local_path("out", out).resolve()
     drawn = open_plan(plan)
     runs = drawn.examples() if drawn else plan.runs()
     scheduler_of(execution, runs, {})  # For its rules alone, as the next.

@@ -70,7 +70,7 @@ def test_a_forecast_counts_parameters_on_the_ladder_that_it_speaks_of(swept, cap
     told = capsys.readouterr().out
     assert f"size 6 ({count(at_size(ON_DEPTH, 6)).n_params:,} parameters" in told
     assert "ladder depth; width 16" in told
-    with pytest.raises(ValueError, match=r"^--at model.depth must be left out where --size sets"):
+    with pytest.raises(ValueError, match=r"^at model.depth must be left out where size sets"):
         ask(swept, 6, at=["model.depth=3"])
     assert capsys.readouterr().out == ""
 

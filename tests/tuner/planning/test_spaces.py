@@ -46,13 +46,13 @@ def test_a_dropped_field_is_left_as_the_preset_has_it():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"sizes": (32,), "fixed": ["model.size"]}, "model.size .* got --set and --sizes"),
-        ({"sizes": (32,), "grids": {"model.size": [48]}}, "model.size .* got --grid and --sizes"),
-        ({"sizes": (32,), "drop": ["model.size"]}, "model.size .* got --drop and --sizes"),
-        ({"grids": {"optimizer.lr": [1]}, "fixed": ["optimizer.lr"]}, "got --grid and --set"),
-        ({"grids": {"optimizer.lr": [1]}, "drop": ["optimizer.lr"]}, "got --grid and --drop"),
-        ({"sizes": (16, 32, 16)}, "--sizes must give each value once, got 16 twice; leave one"),
-        ({"drop": ["optimizer.lr"] * 2}, "--drop must name a field once, got optimizer.lr twice"),
+        ({"sizes": (32,), "fixed": ["model.size"]}, "model.size .* got overrides and sizes"),
+        ({"sizes": (32,), "grids": {"model.size": [48]}}, "model.size .* got grids and sizes"),
+        ({"sizes": (32,), "drop": ["model.size"]}, "model.size .* got drop and sizes"),
+        ({"grids": {"optimizer.lr": [1]}, "fixed": ["optimizer.lr"]}, "got grids and overrides"),
+        ({"grids": {"optimizer.lr": [1]}, "drop": ["optimizer.lr"]}, "got grids and drop"),
+        ({"sizes": (16, 32, 16)}, "^sizes must give each value once, got 16 twice; leave one"),
+        ({"drop": ["optimizer.lr"] * 2}, "^drop must name a field once, got optimizer.lr twice"),
     ],
 )
 def test_an_option_never_quietly_undoes_another(options, sentence):
