@@ -56,7 +56,7 @@ def test_the_cure_is_the_quantizer_of_that_scale():
     [
         (
             {"quantizer": "ternary-mean", "quantization.group_size": 32},
-            "quantization.group_size=32 needs granularity=group, got granularity=tensor; add --set "
+            "quantization.group_size=32 needs granularity=group, got granularity=tensor; add overrides "
             "quantization.granularity=group or leave it out.",
         ),
         (

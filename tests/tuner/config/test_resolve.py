@@ -29,13 +29,13 @@ def test_overrides_come_after_interventions_after_size():
         (
             ["qk-layernorm"],
             {"model.qk_norm": False},
-            "intervention qk-layernorm sets model.qk_norm, which --set sets to False; leave one "
+            "intervention qk-layernorm sets model.qk_norm, which overrides sets to False; leave one "
             "out.",
         ),
         (
             ["coupled-decay", "z-loss"],
             {"optimizer.weight_decay": 0.5},
-            "intervention coupled-decay sets optimizer.weight_decay, which --set sets to 0.5;",
+            "intervention coupled-decay sets optimizer.weight_decay, which overrides sets to 0.5;",
         ),
         (
             ["coupled-decay", "no-decay"],
@@ -46,7 +46,7 @@ def test_overrides_come_after_interventions_after_size():
         (
             ["small-epsilon"],
             {"optimizer": Optimizer(lr=0.5)},
-            "intervention small-epsilon sets optimizer.epsilon, which --set sets to 1e-08;",
+            "intervention small-epsilon sets optimizer.epsilon, which overrides sets to 1e-08;",
         ),
         (["z-loss", "z-loss"], {}, "intervention must be given once, got z-loss twice; leave one"),
     ],
@@ -193,7 +193,7 @@ def test_values_are_literals_or_words():
     for bad in ("steps", "=3"):
         with pytest.raises(ValueError, match=r"^overrides must look like"):
             parse_assignments([bad])
-        with pytest.raises(ValueError, match=r"^grids must look like"):
+        with pytest.raises(ValueError, match=r"grids must look like"):
             parse_grids([bad])
 
 
@@ -203,19 +203,19 @@ def test_values_are_literals_or_words():
         (
             parse_assignments,
             ["quantizer=a", "quantizer=b"],
-            "--set must name a field once, got quantizer=a and quantizer=b; leave one out.",
+            "overrides must name a field once, got quantizer=a and quantizer=b; leave one out.",
         ),
         (
             parse_grids,
             ["x=1,2", "y=1", "x=3"],
-            "--grid must name a field once, got x=1,2 and x=3; leave one out.",
+            "grids must name a field once, got x=1,2 and x=3; leave one out.",
         ),
         (
             parse_grids,
             ["x=1e-3,2,0.001"],
-            "--grid x must give each value once, got 0.001 twice; leave one out.",
+            "grids x must give each value once, got 0.001 twice; leave one out.",
         ),
-        (parse_grids, ["x=a,b,a"], "--grid x must give each value once, got 'a' twice; leave one"),
+        (parse_grids, ["x=a,b,a"], "grids x must give each value once, got 'a' twice; leave one"),
     ],
 )
 def test_what_is_given_twice_is_refused_in_one_sentence(parse, texts, sentence):
