@@ -26,7 +26,7 @@ FORETUNE = ("-m", "foretune")
 
 def main() -> int:
     """Measures, prints and judges; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description=f"{__doc__}".partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()

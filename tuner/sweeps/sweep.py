@@ -22,6 +22,7 @@ from foretune.tuner.planning.forecast_skip import SkipRule, skips
 from foretune.tuner.planning.forecast_stop import limits, stopper_of
 from foretune.tuner.planning.optuna_plan import open_plan
 from foretune.tuner.planning.plan import Plan
+from foretune.tuner.planning.sampling import Search
 from foretune.tuner.planning.spaces import Space
 from foretune.tuner.records.files import check_writable, local_path
 from foretune.tuner.records.journal import (
@@ -68,7 +69,7 @@ def sweep(
     *,
     out: str | Path,
     preset: str | Run = "lm-tiny",
-    search: str = "grid",
+    search: Search = "grid",
     num_samples: int = 1,
     seeds: int = 1,
     seed: int = 0,

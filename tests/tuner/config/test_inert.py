@@ -56,8 +56,8 @@ def test_the_cure_is_the_quantizer_of_that_scale():
     [
         (
             {"quantizer": "ternary-mean", "quantization.group_size": 32},
-            "quantization.group_size=32 needs granularity=group, got granularity=tensor; add overrides "
-            "quantization.granularity=group or leave it out.",
+            "quantization.group_size=32 needs granularity=group, got granularity=tensor; add "
+            "overrides quantization.granularity=group or leave it out.",
         ),
         (
             {"quantizer": "int8", "quantization.scale_dtype": "float32"},

@@ -29,8 +29,8 @@ def test_overrides_come_after_interventions_after_size():
         (
             ["qk-layernorm"],
             {"model.qk_norm": False},
-            "intervention qk-layernorm sets model.qk_norm, which overrides sets to False; leave one "
-            "out.",
+            "intervention qk-layernorm sets model.qk_norm, which overrides sets to False; leave "
+            "one out.",
         ),
         (
             ["coupled-decay", "z-loss"],
