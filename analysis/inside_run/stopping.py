@@ -14,6 +14,7 @@ from foretune.analysis.inside_run.contract import Forecast
 from foretune.analysis.inside_run.features import LOGIT, Trace
 from foretune.analysis.inside_run.landmark import Landmarks, read_landmarks
 from foretune.analysis.stats.series import number
+from foretune.argument_error import Argument, ArgumentError
 
 FALSE_STOPS: Final = 0.05
 """Default share of healthy runs that may be stopped."""
@@ -93,7 +94,8 @@ def threshold_of(model: Landmarks, false_stops: float) -> float:
         if math.isclose(rate, false_stops):
             return float(value)
     rates = ", ".join(f"{rate:g}" for rate in sorted(known)) or "none"
-    raise ValueError(
-        f"--false-stops must be one of the rates that the forecast was calibrated for, {rates}, "
-        f"got {false_stops:g}."
+    raise ArgumentError(
+        Argument("false_stops"),
+        f" must be one of the rates that the forecast was calibrated for, {rates}, got "
+        f"{false_stops:g}.",
     )

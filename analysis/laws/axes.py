@@ -19,6 +19,7 @@ from foretune.analysis.measures.crossing import critical_lr
 from foretune.analysis.measures.signal import SIGNAL, read_signal
 from foretune.analysis.stats.regression import Posterior, Prior, regress
 from foretune.analysis.stats.status import Status
+from foretune.argument_error import Argument, ArgumentError
 
 AXES: Final = ("model.depth", "model.head_dim", "data.sequence_length", "batch_size", "steps")
 PRIOR_SD: Final = 0.5
@@ -105,9 +106,11 @@ def predict_at(
     """
     for axis, value in settings.items():
         if axis not in AXES:
-            raise ValueError(f"--at must name one of {', '.join(AXES)}, got {axis}.")
+            raise ArgumentError(Argument("at"), f" must name one of {', '.join(AXES)}, got {axis}.")
         if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise ValueError(f"--at {axis} must be a positive number, got {value!r}.")
+            raise ArgumentError(
+                Argument("at"), f" {axis} must be a positive number, got {value!r}."
+            )
     crossings = axis_crossings(trials, telemetry, threshold=threshold)
     try:
         law = fit_axes(crossings)

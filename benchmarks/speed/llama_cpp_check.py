@@ -81,8 +81,8 @@ def check(run_dir: Path, python: str, *, save: bool) -> int:
     from foretune.models.export.save import export_model
     from foretune.models.quantization.layers import refresh
     from foretune.models.quantization.replace import quantize
-    from foretune.tuner.cli.export import read_finished, trained_model
     from foretune.tuner.data.streams import open_stream
+    from foretune.tuner.records.exported import read_finished, trained_model
 
     torch.set_num_threads(1)
     finished = read_finished(run_dir)
@@ -98,7 +98,7 @@ def check(run_dir: Path, python: str, *, save: bool) -> int:
         ours, control = model(tokens).numpy(), plain(tokens).numpy()
 
     record = Record("llama_cpp")
-    record.say(f"trained with: {finished.facts.get('command', '')}")
+    record.say(f"trained with: {finished.record.command or ''}")
     record.say(f"{SEQUENCES} validation sequences of {tokens.shape[1]} tokens\n")
     record.say(
         "file      largest difference   RMS difference  of logits'    same top-1    loss nats"

@@ -30,7 +30,7 @@ import torch
 from ray import tune
 
 from benchmarks.record import Record
-from foretune.search_spaces import SPACES
+from foretune.search_spaces import lr
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.plan import Plan
@@ -165,7 +165,7 @@ def main() -> int:
     arguments = parser.parse_args()
     steps, record = arguments.steps, Record("overhead")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    space = {**SPACES["lr"].SPACE, "model.size": tune.grid_search(arguments.sizes)}
+    space = {**lr.SPACE, "model.size": tune.grid_search(arguments.sizes)}
     trials = our_sweep(space, steps)
     ideal = sum(trial["seconds"] for trial in trials) / CORES
     record.say(f"sweep: {len(trials)} trials, wall {wall(trials):.2f} s, ideal {ideal:.2f} s")

@@ -12,7 +12,7 @@ from foretune.models.quantization.config import Quantization
 from foretune.models.quantization.formats import FORMATS, Format
 from foretune.models.quantization.layers import quantized_layers
 from foretune.models.quantization.scales import absmax, measure, rescale
-from foretune.tuner.cli.names import list_command
+from foretune.tuner.cli.list import list_names
 from foretune.tuner.config.quantizers import QUANTIZERS, Quantizer
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run

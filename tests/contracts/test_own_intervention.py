@@ -6,7 +6,7 @@ import pytest
 from short_runs import follow, small
 
 from benchmarks.science.intervention_page import table
-from foretune.tuner.cli.names import list_command
+from foretune.tuner.cli.list import list_names
 from foretune.tuner.config.intervention import Intervention, Own
 from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.resolve import resolve

@@ -1,52 +1,58 @@
 """`foretune backtest`: a finished sweep's runs as the test of both forecasts."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from tyro.conf import Positional
 
-from foretune import analysis
-from foretune.analysis.across_scale.backtest import scale_backtest
-from foretune.analysis.across_scale.backtest_summary import summarise, verdicts
-from foretune.analysis.evaluation.backtest import (
-    EARLY,
-    clusters_of,
-    replay,
-    score_table,
-    with_sweep_loss,
-)
-from foretune.analysis.inside_run.predictors import PREDICTORS
-from foretune.analysis.measures.excess import UNSTABLE
-from foretune.analysis.measures.labels import label_runs
-from foretune.analysis.records.families import families
+from foretune.argument_error import Argument, ArgumentError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METHOD = "law"
 """The method of `scale_backtest` whose rows are printed; the files hold all."""
 
 
-def backtest_command(directory: Path, *, share: float = EARLY) -> int:
-    """Scores both forecasts on a sweep that is done; returns the exit code.
+def backtest(directory: Positional[str], /, *, share: float = 0.05) -> int:
+    """Holds both forecasts against a finished sweep: inside its runs, and from small to large.
 
-    Writes report/backtest_inside.csv and report/backtest_scale.csv. Raises ValueError for a share
-    that is none, and for a sweep without runs that ended by themselves.
+    Args:
+        directory: the sweep's directory.
+        share: share of each run's steps that forecasts inside it may see, 0 to 1.
     """
+    from foretune import analysis
+
     if not 0 < share < 1:
-        raise ValueError(f"--share must be above 0 and below 1, got {share:g}; 0.05 is usual.")
-    records = analysis.load(directory)
+        raise ArgumentError(
+            Argument("share"), f" must be above 0 and below 1, got {share:g}; 0.05 is usual."
+        )
+    root = Path(directory)
+    records = analysis.load(root)
     trials = records.trials[records.trials["outcome"].isin(["finished", "diverged"])]
     if trials.empty:
         raise ValueError(
-            f"a backtest needs runs that ended by themselves, got none in {directory}; resume the "
+            f"a backtest needs runs that ended by themselves, got none in {root}; resume the "
             f"sweep first."
         )
-    out = directory / "report"
+    out = root / "report"
     out.mkdir(exist_ok=True)
     _inside(trials, records.telemetry, share, out)
     _across(trials, records.telemetry, out)
     return 0
 
 
-def _inside(trials: pd.DataFrame, telemetry: pd.DataFrame, share: float, out: Path) -> None:
+def _inside(trials: "pd.DataFrame", telemetry: "pd.DataFrame", share: float, out: Path) -> None:
     """Every predictor at a share of the steps, on sizes that the shipped model never saw or did."""
+    from foretune.analysis.evaluation.backtest import (
+        clusters_of,
+        replay,
+        score_table,
+        with_sweep_loss,
+    )
+    from foretune.analysis.inside_run.predictors import PREDICTORS
+    from foretune.analysis.measures.labels import UNSTABLE, label_runs
+
     told = trials.assign(part="sweep").reset_index(drop=True)
     labels = label_runs(told, telemetry)
     unstable = labels["unstable"]
@@ -70,8 +76,13 @@ def _inside(trials: pd.DataFrame, telemetry: pd.DataFrame, share: float, out: Pa
     print(f"table: {out / 'backtest_inside.csv'}")
 
 
-def _across(trials: pd.DataFrame, telemetry: pd.DataFrame, out: Path) -> None:
+def _across(trials: "pd.DataFrame", telemetry: "pd.DataFrame", out: Path) -> None:
     """Laws fitted on every set of smaller sizes, held against the larger ones."""
+    import pandas as pd
+
+    from foretune.analysis.across_scale.backtest import scale_backtest
+    from foretune.analysis.records.families import families
+
     tables = []
     for family in families(trials):
         sizes = family.trials["size"].nunique()
@@ -91,7 +102,9 @@ def _across(trials: pd.DataFrame, telemetry: pd.DataFrame, out: Path) -> None:
         print(f"table: {path}")
 
 
-def _say_scale(table: pd.DataFrame) -> None:
+def _say_scale(table: "pd.DataFrame") -> None:
+    from foretune.analysis.across_scale.backtest_summary import summarise, verdicts
+
     errors = summarise(table)
     ours = errors[errors["method"].eq(METHOD)] if len(errors) else errors
     if ours.empty:

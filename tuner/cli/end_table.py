@@ -1,17 +1,78 @@
-"""The table that a sweep ends with: LR sensitivity by number format, other factors and size."""
+"""What a sweep ends with: how many trials came to what, LR sensitivity by number format, other
+factors and size, and how to go on."""
 
+import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from foretune import analysis
 from foretune.tuner.config.quantizers import QUANTIZERS, nearest_name
 
+if TYPE_CHECKING:  # Ray is loaded by then; a report goes without.
+    from foretune.tuner.sweeps.sweep import SweepResult
+
 GROUP: Final = "quantization."
 NUMBERS: Final = ["sensitivity", "low", "high", "best_lr", "best_loss", "high_side"]
 UNSHOWN: Final = ["family", "n_seeds", "n_lr", "status"]
 HEAD: Final = "LR sensitivity in nats (0: the LR doesn't matter), low-high its 90 % interval"
+
+
+def finish(result: "SweepResult") -> int:
+    """Prints what a sweep came to, and how to go on; returns the exit code."""
+    from foretune.tuner.tracking.sender import view_hint
+
+    _print_outcomes(result)
+    if not result.outcomes.get("unfinished"):
+        _print_stops(result.directory)
+        _print_sensitivity(result.directory)
+        _print_best(result.directory)
+        print(f"report: foretune report {result.directory}")
+    if result.message:
+        print(f"MLflow: {result.message}", file=sys.stderr)
+    print(f"MLflow page: {view_hint(result.directory)}")
+    if result.stalled:
+        print(f"foretune: {result.stalled}", file=sys.stderr)
+    if result.outcomes.get("unfinished"):
+        print(f"Interrupted; continue with: foretune resume {result.directory}")
+    return result.exit_code
+
+
+def _print_outcomes(result: "SweepResult") -> None:
+    told = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
+    print(f"\n{sum(result.outcomes.values())} trials: {told}")
+
+
+def _print_stops(directory: Path) -> None:
+    text = stops(analysis.load(directory).trials)
+    if text:
+        print(text)
+
+
+def _print_best(directory: Path) -> None:
+    """The best trial of a search: the table above it speaks of learning rates alone."""
+    from foretune.tuner.records.run_json import RunRecord
+    from foretune.tuner.records.sweep_json import SweepRecord
+
+    sweep, trials = SweepRecord.read(directory), analysis.load(directory).trials
+    losses = trials[trials["outcome"] == "finished"].set_index("run_id")["objective"]
+    if sweep.draws is None or losses.empty:
+        return
+    from foretune.tuner.planning.optuna_plan import OpenPlan
+
+    run_dir = directory / "runs" / str(losses.idxmin())
+    draw = RunRecord.read(run_dir).draw
+    assert draw is not None, "a search writes how it came to a run"
+    label = OpenPlan.from_json(sweep.draws).label(draw.params)
+    print(f"\nbest: {label}, loss {losses.min():.4g}: {run_dir}")
+
+
+def _print_sensitivity(directory: Path) -> None:
+    text = end_table(analysis.load(directory).trials)
+    if text:
+        print(f"\n{text}")
 
 
 def end_table(trials: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""The command `foretune`; `python -m tuner` is the same.
+"""The command `foretune`; `python -m foretune` is the same.
 
 Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments, in one sentence; 3
 some trials failed for a reason other than divergence; 130 interrupted; 141 where the reader of its
@@ -9,21 +9,23 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import tyro
 
-from foretune.tuner.cli.check_options import coord_check
-from foretune.tuner.cli.record_options import (
-    backtest,
-    collect,
-    export,
-    list_names,
-    predict,
-    report,
-    sync,
-)
-from foretune.tuner.cli.run_options import reproduce, resume, sweep, train
+from foretune.argument_error import ArgumentError
+from foretune.tuner.cli.backtest import backtest
+from foretune.tuner.cli.collect import collect
+from foretune.tuner.cli.coord_check import coord_check
+from foretune.tuner.cli.export import export
+from foretune.tuner.cli.list import list_names
+from foretune.tuner.cli.predict import predict
+from foretune.tuner.cli.report import report
+from foretune.tuner.cli.reproduce import reproduce
+from foretune.tuner.cli.resume import resume
+from foretune.tuner.cli.submit import submission
+from foretune.tuner.cli.sweep import sweep
+from foretune.tuner.cli.sync import sync
+from foretune.tuner.cli.train import train
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 
@@ -42,28 +44,14 @@ MANY = (
     "--parametrization",
 )
 """Options that take several values, in one go or repeated."""
-
-
-def _submit(command: list[str]) -> Callable[..., int]:
-    def submit(*, address: str = "") -> int:
-        """Runs a foretune command as a Ray job: foretune submit [--address URL] -- COMMAND.
-
-        Its output is streamed, its exit code is passed on, Ctrl-C stops it. The checkout in the
-        current directory is shipped with it.
-
-        Args:
-            address: the head's dashboard, http://HOST:PORT; empty is http://127.0.0.1:8265.
-        """
-        from foretune.tuner.cluster.jobs import submit as submit_job
-
-        if not command:
-            raise ValueError(
-                "submit must be given a command, got none; write it after --, like "
-                "foretune submit -- sweep lr --out DIR."
-            )
-        return submit_job(command, address=address, working_dir=Path.cwd())
-
-    return submit
+FLAGS = {
+    "checks": "--check",
+    "grids": "--grid",
+    "interventions": "--intervention",
+    "overrides": "--set",
+    "parametrizations": "--parametrization",
+}
+"""Flags of arguments that a command line names otherwise; the others are spelt --as-they-are."""
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -78,7 +66,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "sync": sync,
     "coord-check": coord_check,
     "reproduce": reproduce,
-    "submit": _submit([]),
+    "submit": submission([]),
     "list": list_names,
 }
 """Commands by name."""
@@ -90,11 +78,11 @@ def main(argv: list[str] | None = None) -> None:
     commands = COMMANDS
     if arguments[:1] == ["submit"] and "--" in arguments:
         cut = arguments.index("--")
-        commands = {**COMMANDS, "submit": _submit(arguments[cut + 1 :])}
+        commands = {**COMMANDS, "submit": submission(arguments[cut + 1 :])}
         arguments = arguments[:cut]
     try:
         try:
-            code = _run(commands, gather(arguments))
+            code = _run(commands, arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # As in `foretune list spaces | head -1`.
@@ -107,8 +95,11 @@ def main(argv: list[str] | None = None) -> None:
 def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
     try:
         return tyro.extras.subcommand_cli_from_dict(
-            commands, prog="foretune", description=DESCRIPTION, args=arguments
+            commands, prog="foretune", description=DESCRIPTION, args=gather(arguments)
         )
+    except ArgumentError as error:
+        print(f"foretune: {error.spelled(flag)}", file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"foretune: {error}", file=sys.stderr)
         return 2
@@ -117,20 +108,35 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
         return 130
 
 
+def flag(argument: str) -> str:
+    """Returns how a command line names an argument."""
+    return FLAGS.get(argument, f"--{argument.replace('_', '-')}")
+
+
 def gather(arguments: list[str]) -> list[str]:
     """Returns the arguments with repeated options of several values joined into one each.
 
-    Otherwise the last `--set` would silently replace the ones before it.
+    Otherwise the last `--set` would silently replace the ones before it. Raises ValueError for such
+    an option without a value, which would be as good as not given.
     """
     kept: list[str] = []
     values: dict[str, list[str]] = {}
-    option: str | None = None
+    into, empty = kept, ""
     for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            option = name if name in MANY else None
-            if option:
-                values.setdefault(option, []).extend([value] if equals else [])
-                continue
-        (values[option] if option else kept).append(argument)
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("--"):
+            into.append(argument)
+            empty = ""
+            continue
+        if empty:
+            break
+        into = values.setdefault(name, []) if name in MANY else kept
+        if name not in MANY:
+            kept.append(argument)
+        elif equals:
+            into.append(value)
+        else:
+            empty = name
+    if empty:
+        raise ValueError(f"{empty} must be given a value, got none; leave it out for its default.")
     return kept + [word for name, words in values.items() for word in (name, *words)]

@@ -1,53 +1,72 @@
 """`foretune predict`: the forecast for a size never run, as sentences or JSON."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from foretune import analysis
-from foretune.analysis.laws.axes import AXES, predict_at
-from foretune.analysis.records.families import LADDER, WIDTH, select
-from foretune.analysis.records.run_files import flatten, read_json
-from foretune.models import at_size, count, has_ladder
-from foretune.tuner.config.assignments import parse_assignments
-from foretune.tuner.records.run_json import from_config
-from foretune.tuner.records.sweep_json import SweepRecord
+from tyro.conf import Positional
+
+from foretune.argument_error import Argument, ArgumentError
+
+if TYPE_CHECKING:
+    from foretune import analysis
 
 
-def predict_command(
-    directory: Path,
+def predict(
+    directory: Positional[str],
+    /,
     *,
     size: int,
-    lr: float | None,
-    threshold: str,
-    level: float,
-    json: bool,
-    save: str,
-    at: Iterable[str] = (),
+    lr: float | None = None,
+    threshold: str = "100",
+    level: float = 0.9,
+    json: bool = False,
+    save: str = "",
+    at: tuple[str, ...] = (),
 ) -> int:
-    """Prints the forecast for a size, and freezes it in a file where asked.
+    """The critical LR at a size never run, with interval and horizon; stable or not at an LR.
 
-    at are `path=value` texts of other axes, for which the critical learning rate is told as well.
+    Args:
+        directory: the sweep's directory.
+        size: rung of the sweep's ladder to predict; for transformers the width, or what its
+            model.ladder says.
+        lr: learning rate to judge at that size.
+        threshold: largest attention logit that counts as danger (a number, in nats), or auto to
+            calibrate it on the sweep's own runs.
+        level: coverage of the interval, 0 to 1.
+        json: print JSON instead of sentences.
+        save: also write the JSON to this new file (a frozen prediction for `report --check`).
+        at: other values of model.depth, model.head_dim, data.sequence_length, batch_size or steps,
+            like steps=1000, where the sweep varied them.
     """
-    settings = parse_assignments(at, option="--at")
+    from foretune import analysis
+    from foretune.analysis.across_scale.arguments import check_question
+    from foretune.tuner.config.assignments import parse_assignments
+    from foretune.tuner.records.files import local_path
+
+    local_path("save", save, file=True)
+    check_question(size=size, lr=lr, threshold=threshold, level=level)
+    settings = parse_assignments(at, argument="at")
+    root = Path(directory)
     if save and Path(save).exists():
-        raise ValueError(
-            f"--save must name a new file, since a forecast is frozen once made, got {save}."
+        raise ArgumentError(
+            Argument("save"),
+            f" must name a new file, since a forecast is frozen once made, got {save}.",
         )
     ask = partial(
         analysis.predict,
-        directory,
+        root,
         size=size,
         lr=lr,
         threshold=_threshold(threshold),
         level=level,
     )
-    _params_at(directory, size, settings)  # For its rules, before anything is told.
-    prediction = ask(n_params=_params_at(directory, size))
-    on_its_ladder = _params_at(directory, size, values=prediction.family_values)
+    _params_at(root, size, settings)  # For its rules, before anything is told.
+    prediction = ask(n_params=_params_at(root, size))
+    on_its_ladder = _params_at(root, size, values=prediction.family_values)
     if on_its_ladder != prediction.n_params:
         prediction = ask(n_params=on_its_ladder, family=prediction.family)
     if save:
@@ -61,7 +80,7 @@ def predict_command(
     for line in outlook_lines(prediction):
         print(line)
     if settings:
-        print(f"at {' '.join(at)}: {_elsewhere(directory, size, prediction, settings)}")
+        print(f"at {' '.join(at)}: {_elsewhere(root, size, prediction, settings)}")
     print(f"horizon: {prediction.horizon}")
     if save:
         print(f"frozen in {save}")
@@ -69,9 +88,13 @@ def predict_command(
 
 
 def _elsewhere(
-    directory: Path, size: int, prediction: analysis.Prediction, settings: Mapping[str, Any]
+    directory: Path, size: int, prediction: "analysis.Prediction", settings: Mapping[str, Any]
 ) -> str:
     """The critical learning rate at other values of the axes, from the runs that varied them."""
+    from foretune import analysis
+    from foretune.analysis.laws.axes import AXES, predict_at
+    from foretune.analysis.records.families import select
+
     records = analysis.load(directory)
     same = {k: v for k, v in prediction.family_values.items() if k not in AXES}
     found = predict_at(
@@ -90,7 +113,7 @@ def _elsewhere(
     )
 
 
-def outlook_lines(prediction: analysis.Prediction) -> list[str]:
+def outlook_lines(prediction: "analysis.Prediction") -> list[str]:
     """Returns what a prediction says beside the critical learning rate, a line each."""
     found = prediction.outlook
     names = {
@@ -110,12 +133,7 @@ def _estimate(found: Mapping[str, Any]) -> str:
 
 
 def _threshold(text: str) -> float | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--threshold must be a number or auto, got {text!r}.") from None
+    return "auto" if text == "auto" else float(text)
 
 
 def _params_at(
@@ -128,6 +146,12 @@ def _params_at(
 
     values are a family's, of which those that say what ladder it stands on count.
     """
+    from foretune.analysis.records.families import LADDER, WIDTH
+    from foretune.analysis.records.run_files import read_json
+    from foretune.models import at_size, count, has_ladder
+    from foretune.tuner.records.run_json import from_config
+    from foretune.tuner.records.sweep_json import SweepRecord
+
     run_files = sorted((directory / "runs").glob("*/run.json"))
     if not run_files:
         SweepRecord.read(directory)
@@ -140,9 +164,10 @@ def _params_at(
     )
     model = from_config(facts["config"]).model
     if not has_ladder(model):
-        raise ValueError(
-            f"--size needs a model with a ladder, got {type(model).__name__}; "
-            f"use analysis.predict with n_params."
+        raise ArgumentError(
+            Argument("size"),
+            f" needs a model with a ladder, got {type(model).__name__}; use analysis.predict with "
+            f"n_params.",
         )
     own = {
         path.removeprefix("model."): value
@@ -150,14 +175,20 @@ def _params_at(
         if path.startswith("model.")
     }
     if "depth" in own and getattr(model, "ladder", "width") != "width":
-        raise ValueError(
-            f"--at model.depth must be left out where --size sets the depth, got {own['depth']} on "
-            f"the ladder {model.ladder}; give --size alone."
+        raise ArgumentError(
+            Argument("at"),
+            " model.depth must be left out where ",
+            Argument("size"),
+            f" sets the depth, got {own['depth']} on the ladder {model.ladder}; give ",
+            Argument("size"),
+            " alone.",
         )
     return count(replace(at_size(model, size), **own)).n_params
 
 
 def _has(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     """Whether a run's config has these values; one that lacks a field doesn't rule it out."""
+    from foretune.analysis.records.run_files import flatten
+
     flat = flatten(config)
     return all(flat.get(path, value) == value for path, value in values.items())

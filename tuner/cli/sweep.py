@@ -1,82 +1,87 @@
-"""What the commands do once their arguments are read: plan, run, print."""
+"""`foretune sweep`: runs (or only costs) the trials of a space."""
 
-import sys
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from foretune import analysis
-from foretune.tuner.cli.dry_run import print_plan
-from foretune.tuner.cli.end_table import end_table, stops
-from foretune.tuner.planning.execution import Execution
-from foretune.tuner.planning.plan import Plan
-from foretune.tuner.records.run_json import RunRecord
-from foretune.tuner.records.sweep_json import SweepRecord
-from foretune.tuner.sweeps.sweep import SweepResult, resume, sweep_plan
-from foretune.tuner.tracking.sender import view_hint
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from foretune.tuner.cli.arguments import Assignments, Interventions, command_line
+from foretune.tuner.planning.execution import Execution, ExecutionFields
+from foretune.tuner.planning.sampling import Sampling
+
+if TYPE_CHECKING:
+    from foretune.tuner.planning.plan import Plan
 
 
-def sweep_command(
-    plan: Plan, *, out: Path, execution: Execution, dry_run: bool, command: str
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is changed in the space, and in every run."""
+
+    preset: str = ""
+    """Name of a preset (`foretune list presets`) or FILE.py:NAME;
+    empty is the space's own (`foretune list spaces`), else lm-tiny."""
+    sizes: tuple[int, ...] = ()
+    """Rungs of the ladder instead of the space's own; for transformers the width,
+    or with --set model.ladder=depth the blocks,
+    with joint the width, with as many blocks as heads."""
+    grids: Annotated[tuple[str, ...], arg(name="grid", metavar="FIELD=V1,V2")] = ()
+    """Values to try for a field, like optimizer.lr=1e-3,1e-2."""
+    drop: Annotated[tuple[str, ...], arg(metavar="FIELD")] = ()
+    """Fields of the space to leave as the preset has them."""
+    interventions: Interventions = ()
+    """Named changes to every run (`foretune list interventions`)."""
+    overrides: Assignments = ()
+    """Fields to set in every run, like steps=400."""
+
+
+def sweep(
+    space: Positional[str],
+    /,
+    *,
+    out: str,
+    dry_run: bool = False,
+    changes: OmitArgPrefixes[Changes],
+    sampling: OmitArgPrefixes[Sampling],
+    execution: OmitArgPrefixes[ExecutionFields],
 ) -> int:
-    """Runs (or only costs) a plan and prints its table; returns the exit code."""
+    """A sweep on Ray Tune: prints live progress, ends with the LR-sensitivity table.
+
+    Args:
+        space: name of a search space (`foretune list spaces`) or FILE.py[:NAME].
+        out: new directory for the sweep's records, on a file system that every node sees.
+        dry_run: only print the trials and what they cost, without opening the data.
+    """
+    from foretune.tuner.records.files import local_path
+
+    directory = local_path("out", out)
+    if execution.skip_from:
+        execution = replace(execution, skip_from=str(Path(execution.skip_from).resolve()))
+    how = Execution(**asdict(execution))
     if dry_run:
-        return print_plan(plan, execution)
-    print(f"foretune sweep {plan.name} -> {out}", flush=True)
-    return _finish(sweep_plan(plan, out=out, execution=execution, command=command))
+        from foretune.tuner.planning.dry_run import print_plan
+
+        return print_plan(_plan(space, changes, sampling), how)
+    print(f"foretune sweep {space} -> {directory}", flush=True)  # Ray and torch take seconds.
+    plan = _plan(space, changes, sampling)
+    from foretune.tuner.cli.end_table import finish
+    from foretune.tuner.sweeps.sweep import sweep_plan
+
+    return finish(sweep_plan(plan, out=directory, execution=how, command=command_line()))
 
 
-def resume_command(directory: Path, *, address: str) -> int:
-    """Continues a sweep and prints its table; returns the exit code."""
-    execution = Execution(**SweepRecord.read(directory).execution)
-    if address:
-        execution = replace(execution, address=address)
-    return _finish(resume(directory, execution=execution))
+def _plan(space: str, changes: Changes, sampling: Sampling) -> "Plan":
+    from foretune.tuner.config.assignments import parse_assignments, parse_grids
+    from foretune.tuner.planning.plan import Plan
+    from foretune.tuner.planning.spaces import named_preset, named_space, narrow
 
-
-def _finish(result: SweepResult) -> int:
-    _print_outcomes(result)
-    if not result.outcomes.get("unfinished"):
-        _print_stops(result.directory)
-        _print_sensitivity(result.directory)
-        _print_best(result.directory)
-        print(f"report: foretune report {result.directory}")
-    if result.message:
-        print(f"MLflow: {result.message}", file=sys.stderr)
-    print(f"MLflow page: {view_hint(result.directory)}")
-    if result.stalled:
-        print(f"foretune: {result.stalled}", file=sys.stderr)
-    if result.outcomes.get("unfinished"):
-        print(f"Interrupted; continue with: foretune resume {result.directory}")
-    return result.exit_code
-
-
-def _print_outcomes(result: SweepResult) -> None:
-    told = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
-    print(f"\n{sum(result.outcomes.values())} trials: {told}")
-
-
-def _print_stops(directory: Path) -> None:
-    text = stops(analysis.load(directory).trials)
-    if text:
-        print(text)
-
-
-def _print_best(directory: Path) -> None:
-    """The best trial of a search: the table above it speaks of learning rates alone."""
-    sweep, trials = SweepRecord.read(directory), analysis.load(directory).trials
-    losses = trials[trials["outcome"] == "finished"].set_index("run_id")["objective"]
-    if sweep.draws is None or losses.empty:
-        return
-    from foretune.tuner.planning.optuna_plan import OpenPlan
-
-    run_dir = directory / "runs" / str(losses.idxmin())
-    draw = RunRecord.read(run_dir).draw
-    assert draw is not None, "a search writes how it came to a run"
-    label = OpenPlan.from_json(sweep.draws).label(draw.params)
-    print(f"\nbest: {label}, loss {losses.min():.4g}: {run_dir}")
-
-
-def _print_sensitivity(directory: Path) -> None:
-    text = end_table(analysis.load(directory).trials)
-    if text:
-        print(f"\n{text}")
+    fixed, new = parse_assignments(changes.overrides), parse_grids(changes.grids)
+    return Plan(
+        narrow(named_space(space), sizes=changes.sizes, grids=new, drop=changes.drop, fixed=fixed),
+        name=space,
+        preset=changes.preset or named_preset(space),
+        interventions=changes.interventions,
+        overrides=fixed,
+        grids=tuple(new),
+        **asdict(sampling),
+    )

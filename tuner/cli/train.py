@@ -1,23 +1,63 @@
-"""One run without Ray: `foretune train`."""
+"""`foretune train`: one run without Ray."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from tyro.conf import OmitArgPrefixes, Positional
 
-from foretune.tuner.config.assignments import parse_assignments
-from foretune.tuner.config.resolve import resolve
-from foretune.tuner.config.run import Run
-from foretune.tuner.planning.execution import Execution
-from foretune.tuner.planning.forecast_stop import judge_in, stopper_of
-from foretune.tuner.records.files import MetricsFile, local_path
-from foretune.tuner.records.journal import holds_sweep, new_folder
-from foretune.tuner.records.outcome_json import RunEnd
-from foretune.tuner.records.run_json import describe, run_id
-from foretune.tuner.training.checkpoint import CHECKPOINT_FILE, checkpoint_step
-from foretune.tuner.training.outcome import Outcome
-from foretune.tuner.training.train import Training
+from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.cli.arguments import Assignments, Interventions, command_line
+from foretune.tuner.planning.execution import Stopping
+
+if TYPE_CHECKING:
+    from foretune.tuner.config.run import Run
+    from foretune.tuner.records.files import MetricsFile
+    from foretune.tuner.training.outcome import Outcome
+    from foretune.tuner.training.train import Training
+
+
+def train(
+    preset: Positional[str],
+    /,
+    *,
+    out: str,
+    interventions: Interventions = (),
+    overrides: Assignments = (),
+    size: int | None = None,
+    stopping: OmitArgPrefixes[Stopping],
+    device: str = "auto",
+    threads: int = 1,
+) -> int:
+    """One run, without Ray: writes OUT/runs/<id>/ and prints progress.
+
+    A run that is already there goes on from its checkpoint; a finished one is refused. Once it has
+    finished, its weights are in checkpoint/model.pt, for `foretune export`.
+
+    Args:
+        preset: name of a preset (`foretune list presets`) or FILE.py:NAME.
+        out: directory for the run's records.
+        interventions: named changes, applied from left to right (`foretune list interventions`).
+        overrides: fields to set, like optimizer.lr=1e-3 (steps and warm-up in updates, batch_size
+            in sequences, data.sequence_length in tokens).
+        size: rung of the ladder; for transformers the width, or what model.ladder says.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads.
+    """
+    from foretune.tuner.records.files import local_path
+
+    return train_one(
+        preset,
+        out=local_path("out", out),
+        interventions=interventions,
+        overrides=overrides,
+        size=size,
+        stopping=stopping,
+        device=device,
+        threads=threads,
+        command=command_line(),
+    )
 
 
 def train_one(
@@ -27,7 +67,7 @@ def train_one(
     interventions: Iterable[str] = (),
     overrides: Iterable[str] = (),
     size: int | None = None,
-    execution: Execution | None = None,
+    stopping: Stopping | None = None,
     device: str = "auto",
     threads: int = 1,
     command: str = "",
@@ -35,15 +75,29 @@ def train_one(
     """Trains one run into out/runs/<id>/, printing every validation; returns the exit code.
 
     A finished one keeps its weights there, and nothing to go on from.
-    Goes on from the run's checkpoint where there is one. Of execution the stopper alone is used,
-    with the model that is shipped. Raises ValueError for bad arguments.
+    Goes on from the run's checkpoint where there is one. A stopper judges with the model that is
+    shipped. Raises ValueError for bad arguments.
     """
+    import torch
+
+    from foretune.tuner.config.assignments import parse_assignments
+    from foretune.tuner.config.resolve import resolve
+    from foretune.tuner.planning.forecast_stop import judge_in, stopper_of
+    from foretune.tuner.records.files import MetricsFile
+    from foretune.tuner.records.journal import new_folder
+    from foretune.tuner.records.outcome_json import RunEnd
+    from foretune.tuner.records.run_json import describe
+    from foretune.tuner.training.checkpoint import CHECKPOINT_FILE, checkpoint_step
+    from foretune.tuner.training.train import Training
+
+    stopping = stopping or Stopping()
+    stopping.check_forecast()
     changes = parse_assignments(overrides)
     run = resolve(preset, size=size, interventions=interventions, overrides=changes)
     if threads < 1:
-        raise ValueError(f"--threads must be 1 or more, got {threads}.")
+        raise ArgumentError(Argument("threads"), f" must be 1 or more, got {threads}.")
     torch.set_num_threads(threads)
-    stop = stopper_of(execution or Execution())
+    stop = stopper_of(stopping)
     directory = _directory(out, run)
     checkpoint = directory / "checkpoint"
     step = checkpoint_step(checkpoint)
@@ -76,16 +130,22 @@ def train_one(
     return 0
 
 
-def _directory(out: Path, run: Run) -> Path:
+def _directory(out: Path, run: "Run") -> Path:
     """Returns the folder of a run; ValueError where it has ended there, or a sweep is there."""
-    if holds_sweep(local_path("--out", out)):
-        raise ValueError(
-            f"--out must not hold a sweep, got {out}, whose records this run would join; name "
-            f"another."
+    from foretune.tuner.records.files import local_path
+    from foretune.tuner.records.journal import holds_sweep
+    from foretune.tuner.records.run_json import run_id
+
+    if holds_sweep(local_path("out", out)):
+        raise ArgumentError(
+            Argument("out"),
+            f" must not hold a sweep, got {out}, whose records this run would join; name another.",
         )
     directory = out / "runs" / run_id(run)
     if (directory / "outcome.json").exists():
-        raise ValueError(f"--out must not hold this run already, got {directory}; name another.")
+        raise ArgumentError(
+            Argument("out"), f" must not hold this run already, got {directory}; name another."
+        )
     return directory
 
 
@@ -94,7 +154,7 @@ def _nowhere(step: int, row: Mapping[str, float]) -> None:
     raise AssertionError(f"row {step} has no file")
 
 
-def _to_the_end(training: Training, checkpoint: Path, metrics: MetricsFile) -> Outcome:
+def _to_the_end(training: "Training", checkpoint: Path, metrics: "MetricsFile") -> "Outcome":
     while training.outcome is None:
         training.advance()
         loss = f"{training.val_loss:.4f}" if training.val_loss is not None else "none"

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.cluster.head import (
     authentication,
     check_head,
@@ -75,7 +76,12 @@ def connect(
     local = not address
     in_job = bool(_job_runtime_env())
     if local and in_job:
-        raise ValueError("--address must be auto inside a Ray job, got none; add --address auto.")
+        raise ArgumentError(
+            Argument("address"),
+            " must be auto inside a Ray job, got none; add ",
+            Argument("address"),
+            " auto.",
+        )
     if local:
         check_fits((_this_machine(gpus_per_trial),), cpus_per_trial, gpus_per_trial)
     host_port = "" if local else find_head(address)
@@ -132,11 +138,11 @@ def _init(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
         with patience():
             ray.init(**options)
     except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
-        what = f"--address must be a cluster that can be joined, got {host_port}"
+        what = (Argument("address"), f" must be a cluster that can be joined, got {host_port}")
         if not host_port:
-            what = "Ray must start on this machine, got an error"
+            what = ("Ray must start on this machine, got an error",)
         reason = " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
-        raise ValueError(f"{what} ({reason}); see docs/cluster.md.") from error
+        raise ArgumentError(*what, f" ({reason}); see docs/cluster.md.") from error
 
 
 def _job_runtime_env() -> dict[str, Any]:

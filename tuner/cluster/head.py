@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from foretune.argument_error import Argument, ArgumentError
+
 ANSWER_S = 3.0
 """Seconds within which a head must answer."""
 START_S = 600.0
@@ -34,14 +36,16 @@ def find_head(address: str) -> str:
         found = "none; run `ray start --head` first"
         if running:
             found = f"{', '.join(running)}; name one as HOST:PORT"
-        raise ValueError(
-            f"--address auto must find one running cluster on this machine, got {found}."
+        raise ArgumentError(
+            Argument("address"),
+            f" auto must find one running cluster on this machine, got {found}.",
         )
     if not re.fullmatch(r"[^\s/:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}", named):
         source = " from RAY_ADDRESS" if named != address else ""
-        raise ValueError(
-            f"--address must be auto or HOST:PORT of the head (port 6379), got {named}{source}; "
-            f"from outside of the cluster use foretune submit --address http://HOST:8265."
+        raise ArgumentError(
+            Argument("address"),
+            f" must be auto or HOST:PORT of the head (port 6379), got {named}{source}; "
+            f"from outside of the cluster use foretune submit --address http://HOST:8265.",
         )
     return named
 
@@ -66,20 +70,23 @@ def check_head(host_port: str) -> None:
     except grpc.RpcError as error:
         code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
         if code == grpc.StatusCode.UNAUTHENTICATED:
-            raise ValueError(
-                f"--address must be a cluster that knows our token, got {host_port}, which refused "
-                f"it; copy the head's ~/.ray/auth_token or set RAY_AUTH_TOKEN_PATH to it."
+            raise ArgumentError(
+                Argument("address"),
+                f" must be a cluster that knows our token, got {host_port}, which refused "
+                f"it; copy the head's ~/.ray/auth_token or set RAY_AUTH_TOKEN_PATH to it.",
             ) from None
-        raise ValueError(
-            f"--address must be a running Ray head, got {host_port}, where none answers within "
+        raise ArgumentError(
+            Argument("address"),
+            f" must be a running Ray head, got {host_port}, where none answers within "
             f"{ANSWER_S:g} s ({code.name}); check host and port (6379, not the dashboard's 8265) "
-            f"and `ray status`."
+            f"and `ray status`.",
         ) from None
     alive = {node.node_id.hex() for node in reply.node_info_list if node.state == node.ALIVE}
     if not alive & set(services.find_node_ids()):
-        raise ValueError(
-            f"--address must be a cluster that this machine is a node of, got {host_port}; run on "
-            f"its head, or from here foretune submit --address http://HOST:8265 -- COMMAND."
+        raise ArgumentError(
+            Argument("address"),
+            f" must be a cluster that this machine is a node of, got {host_port}; run on "
+            f"its head, or from here foretune submit --address http://HOST:8265 -- COMMAND.",
         )
 
 

@@ -17,6 +17,7 @@ import requests
 from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.cluster.connect import shipped
 from foretune.tuner.cluster.head import (
     ANSWER_S,
@@ -119,10 +120,11 @@ def _check_absolute(words: list[str]) -> None:
             )
     for uri in _values(words, "--tracking-uri"):
         if uri and _is_relative_store(uri):
-            raise ValueError(
-                f"--tracking-uri of a job must name a server or an absolute path that all nodes "
+            raise ArgumentError(
+                Argument("tracking_uri"),
+                f" of a job must name a server or an absolute path that all nodes "
                 f"share, got {uri!r}; write it like http://HOST:5000 or "
-                f"sqlite:////shared/mlflow.db."
+                f"sqlite:////shared/mlflow.db.",
             )
 
 
@@ -146,8 +148,9 @@ def _is_relative_store(uri: str) -> bool:
 def _url(address: str) -> str:
     url = address if "://" in address else f"http://{address}"
     if not url.startswith(("http://", "https://")):
-        raise ValueError(
-            f"--address must be the head's dashboard, got {address}; write it like {DASHBOARD}."
+        raise ArgumentError(
+            Argument("address"),
+            f" must be the head's dashboard, got {address}; write it like {DASHBOARD}.",
         )
     return url.rstrip("/")
 
@@ -158,10 +161,11 @@ def _client(url: str) -> Any:
         # The client has no timeout of its own.
         requests.get(f"{url}/api/version", timeout=ANSWER_S)
     except requests.RequestException as error:
-        raise ValueError(
-            f"--address must be a running Ray dashboard, got {url}, where none answers within "
+        raise ArgumentError(
+            Argument("address"),
+            f" must be a running Ray dashboard, got {url}, where none answers within "
             f"{ANSWER_S:g} s ({type(error).__name__}); start one (`ray start --head`), or open a "
-            f"tunnel to it: ssh -N -L 8265:127.0.0.1:8265 HEAD."
+            f"tunnel to it: ssh -N -L 8265:127.0.0.1:8265 HEAD.",
         ) from None
     # The client prefers these to the address that it is given.
     before = {
@@ -170,10 +174,11 @@ def _client(url: str) -> Any:
     try:
         return JobSubmissionClient(url)
     except (OSError, RuntimeError, KeyError, RayError) as error:
-        raise ValueError(
-            f"--address must be a Ray dashboard that takes our jobs, got {url} "
+        raise ArgumentError(
+            Argument("address"),
+            f" must be a Ray dashboard that takes our jobs, got {url} "
             f"({_first_line(error)}); for a token, copy the head's ~/.ray/auth_token or set "
-            f"RAY_AUTH_TOKEN_PATH to it."
+            f"RAY_AUTH_TOKEN_PATH to it.",
         ) from None
     finally:
         os.environ.update({name: value for name, value in before.items() if value is not None})

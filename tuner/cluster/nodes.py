@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import ray
 
+from foretune.argument_error import Argument, ArgumentError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
@@ -37,15 +39,21 @@ def alive_nodes() -> tuple[Node, ...]:
 def check_fits(nodes: tuple[Node, ...], cpus_per_trial: float, gpus_per_trial: float) -> None:
     """ValueError where no node could ever host a trial, which Ray would wait for forever."""
     if cpus_per_trial < 0 or gpus_per_trial < 0 or cpus_per_trial + gpus_per_trial == 0:
-        raise ValueError(
+        raise ArgumentError(
             f"A trial must ask for CPUs or GPUs, got {cpus_per_trial:g} CPUs and "
-            f"{gpus_per_trial:g} GPUs; set --cpus-per-trial 1."
+            f"{gpus_per_trial:g} GPUs; set ",
+            Argument("cpus_per_trial"),
+            " 1.",
         )
     if any(node.slots(cpus_per_trial, gpus_per_trial) for node in nodes):
         return
     shapes = sorted({(node.cpus, node.gpus) for node in nodes}, reverse=True)
     have = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in shapes) or "none alive"
-    raise ValueError(
+    raise ArgumentError(
         f"A trial must fit on one node, got {cpus_per_trial:g} CPUs and {gpus_per_trial:g} GPUs a "
-        f"trial where nodes have {have}; lower --cpus-per-trial or --gpus-per-trial."
+        f"trial where nodes have {have}; lower ",
+        Argument("cpus_per_trial"),
+        " or ",
+        Argument("gpus_per_trial"),
+        ".",
     )

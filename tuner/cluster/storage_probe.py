@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.cluster.nodes import alive_nodes
 from foretune.tuner.records.files import local_path
 
@@ -20,7 +21,7 @@ def probe_storage(path: Path | str) -> None:
 
     Raises ValueError, in a sentence that names the node, where a node doesn't share it.
     """
-    folder = local_path("--out", path).absolute() / f".probe-{uuid.uuid4().hex[:12]}"
+    folder = local_path("out", path).absolute() / f".probe-{uuid.uuid4().hex[:12]}"
     try:
         folder.mkdir(parents=True)
         (folder / "driver").write_text(folder.name)
@@ -75,7 +76,8 @@ def _appears(file: Path, *, within_s: float = 2.0) -> bool:
 
 
 def _not_shared(path: Path | str, who: str, problem: str) -> ValueError:
-    return ValueError(
-        f"--out must be a directory that every node shares, got {path}, where {who} {problem}; "
-        f"name one on a shared file system (NFS, Lustre, EFS) that is mounted at the same path."
+    return ArgumentError(
+        Argument("out"),
+        f" must be a directory that every node shares, got {path}, where {who} {problem}; name one "
+        f"on a shared file system (NFS, Lustre, EFS) that is mounted at the same path.",
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.override import UnknownField, dotted, near
 from foretune.tuner.config.run import Run
@@ -59,8 +60,8 @@ def check_undone(
 ) -> None:
     """ValueError where a change that came after the interventions has undone one of them.
 
-    run is what came out; origin says where a change's path is from if not from --set: `space`, or
-    an option.
+    run is what came out; origin says where a change's path is from if not from overrides:
+    `space`, or another argument.
     """
     names = list(names)
     now, again = dotted(run), dotted(intervene(run, names))
@@ -71,11 +72,11 @@ def check_undone(
         (*_, name) = (
             n for n in names if repr(dotted(intervene(run, [n]))[field]) != repr(now[field])
         )
-        place = origin.get(paths[0], "--set")
+        place = origin.get(paths[0], "overrides")
         if place == "space":
-            end = f"which the space varies; add --drop {paths[0]}."
-        elif place == "--set":
-            end = f"which --set sets to {now[field]!r}; leave one out."
+            end = ("the space varies; add ", Argument("drop"), f" {paths[0]}.")
+        elif place == "overrides":
+            end = (Argument(place), f" sets to {now[field]!r}; leave one out.")
         else:
-            end = f"which {place} varies; leave one out."
-        raise ValueError(f"intervention {name} sets {field}, {end}")
+            end = (Argument(place), " varies; leave one out.")
+        raise ArgumentError(f"intervention {name} sets {field}, which ", *end)

@@ -6,6 +6,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, cast
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.models import at_size, has_ladder
 from foretune.models.quantization.config import Quantization
 from foretune.tuner.config.apply import changed_fields, check_undone, intervene
@@ -62,14 +63,17 @@ def resolve_draw(
     """Returns the paths that were asked for and one run of a sweep as `resolve` does.
 
     Asked for are those of the overrides and those that the interventions change; inert settings are
-    left in. origin says where an override is from, if not from --set: `space`, or an option.
+    left in. origin says where an override is from, if not from overrides: `space`, or
+    another argument.
     """
     names, changes = list(interventions), dict(overrides)
     names += named_together(changes.pop(INTERVENTION, "none"))
     run = _preset(preset, changes)
     if size is not None and SIZE in changes:
-        raise ValueError(
-            f"{SIZE} must be given once, got --size {size} and {changes[SIZE]!r}; leave one out."
+        raise ArgumentError(
+            f"{SIZE} must be given once, got ",
+            Argument("size"),
+            f" {size} and {changes[SIZE]!r}; leave one out.",
         )
     # An intervention may count in steps, and a schedule fits them or not.
     early = ("steps", "schedule.") if "steps" in changes else ()
@@ -78,7 +82,7 @@ def resolve_draw(
     )
     size = changes.pop(SIZE, size)
     if size is not None:
-        run = _at_size(run, size, "add --drop" if origin.get(SIZE) == SPACE else "leave out")
+        run = _at_size(run, size, in_space=origin.get(SIZE) == SPACE)
     if QUANTIZER in changes:
         run = override(run, {"quantization": _quantization(changes.pop(QUANTIZER))})
     before, run = dotted(run), intervene(run, names)
@@ -95,9 +99,10 @@ def _changed(run: Run, changes: Mapping[str, Any], origin: Mapping[str, str]) ->
     except UnknownField as error:
         if origin.get(error.path) != SPACE:
             raise
-        raise ValueError(
-            f"{error.path} is no field of {error.owner}; leave it out with --drop {error.path}."
-            f"{error.hint}"
+        raise ArgumentError(
+            f"{error.path} is no field of {error.owner}; leave it out with ",
+            Argument("drop"),
+            f" {error.path}.{error.hint}",
         ) from None
 
 
@@ -108,10 +113,13 @@ def named_together(text: Any) -> list[str]:
     return [] if text == "none" else text.split("+")
 
 
-def _at_size(run: Run, size: Any, cure: str) -> Run:
+def _at_size(run: Run, size: Any, *, in_space: bool) -> Run:
     if not has_ladder(run.model):
-        raise ValueError(
-            f"{SIZE} needs a model with a ladder, got {type(run.model).__name__}; {cure} {SIZE}."
+        cure = ("add ", Argument("drop")) if in_space else ("leave out",)
+        raise ArgumentError(
+            f"{SIZE} needs a model with a ladder, got {type(run.model).__name__}; ",
+            *cure,
+            f" {SIZE}.",
         )
     return override(run, {"model": at_size(run.model, _whole(size))})
 
@@ -136,9 +144,12 @@ def _check_dial(run: Run, changes: Mapping[str, Any]) -> None:
         # By the last name alone: with the group, model.vocab_size would be 0.77 like model.size.
         is_near = word not in own and get_close_matches(word, [dial, *own], n=1, cutoff=0.75)
         if is_near == [dial] and head in ("", group):
-            raise ValueError(
-                f"There is no field {path}. Did you mean {SIZE}, the ladder's dial? It is --sizes "
-                f"of a sweep and --size of a run."
+            raise ArgumentError(
+                f"There is no field {path}. Did you mean {SIZE}, the ladder's dial? It is ",
+                Argument("sizes"),
+                " of a sweep and ",
+                Argument("size"),
+                " of a run.",
             )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from foretune.models import MODELS, Tap
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import load_source
-from foretune.tuner.planning.execution import Execution
+from foretune.tuner.planning.execution import Stopping
 from foretune.tuner.records.run_json import describe, run_id, to_config
 from foretune.tuner.training.outcome import Judge
 from foretune.whole_files import atomic_write
@@ -134,13 +134,13 @@ def has_attention(model: Any) -> bool:
     return any(m.kind == "attention" for m in model.build().modules() if isinstance(m, Tap))
 
 
-def stopper_of(execution: Execution, directory: Path | None = None) -> ForecastStop | None:
+def stopper_of(stopping: Stopping, directory: Path | None = None) -> ForecastStop | None:
     """Returns the stopper of a sweep, None for none.
 
     A directory is given a copy of the model, if it has none yet, and its copy judges. Raises
     ValueError where the model isn't calibrated for so few false stops.
     """
-    if execution.stopper == "none":
+    if stopping.stopper == "none":
         return None
     from foretune.analysis.inside_run.landmark import SHIPPED, read_landmarks
     from foretune.analysis.inside_run.stopping import threshold_of
@@ -149,8 +149,8 @@ def stopper_of(execution: Execution, directory: Path | None = None) -> ForecastS
     if not path.exists():
         with atomic_write(path) as partial:
             partial.write_bytes(SHIPPED.read_bytes())
-    threshold_of(read_landmarks(path), execution.false_stops)
-    return ForecastStop(model=str(path), false_stops=execution.false_stops, audit=execution.audit)
+    threshold_of(read_landmarks(path), stopping.false_stops)
+    return ForecastStop(model=str(path), false_stops=stopping.false_stops, audit=stopping.audit)
 
 
 def limits(stop: ForecastStop, runs: list[Run]) -> list[str]:

@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from ray.tune.search.sample import Categorical, Domain
 
+from foretune.argument_error import Argument, ArgumentError
 from foretune.models.nets.ladder import check_rungs
 from foretune.tuner.config.inert import check_effective, without_inert
 from foretune.tuner.config.resolve import SPACE, resolve_draw
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import open_stream
+from foretune.tuner.planning.sampling import Sampling, Search
 from foretune.tuner.planning.spaces import (
     DEFAULT_PRESET,
     Part,
@@ -23,11 +25,9 @@ from foretune.tuner.planning.spaces import (
 )
 from foretune.tuner.records.run_json import run_id
 
-SEARCHES = ("grid", "random", "optuna")
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Sampling):
     """What a sweep runs: a space, and how runs are drawn from it and completed."""
 
     space: Space
@@ -37,39 +37,38 @@ class Plan:
     """The space's name, for the record."""
     preset: str | Run = DEFAULT_PRESET
     """What the space's fields are changed in: a name, FILE.py:NAME, or a run."""
-    search: str = "grid"
-    """grid: all combinations of the grids, each `num_samples` times with the other domains drawn.
-    random: `num_samples` draws of each part, grids drawn too. optuna: `num_samples` draws in all,
-    one after another as runs end: see `OpenPlan`."""
-    num_samples: int = 1
-    """Draws, or repetitions of each combination."""
-    seeds: int = 1
-    """Seeds of every combination, from `seed` on."""
-    seed: int = 0
-    """First seed, and the seed of random draws."""
     interventions: tuple[str, ...] = ()
     """Named changes to every run, from left to right."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """{dotted field: value} of every run; wins over the space."""
     grids: tuple[str, ...] = ()
-    """Fields of the space that --grid has put there, for messages."""
+    """Fields that grids of a command line have put into the space, for messages."""
 
     def __post_init__(self) -> None:
-        if self.search not in SEARCHES:
-            raise ValueError(f"search must be one of {', '.join(SEARCHES)}, got {self.search!r}.")
+        known = get_args(Search)
+        if self.search not in known:
+            raise ValueError(f"search must be one of {', '.join(known)}, got {self.search!r}.")
         for name in ("num_samples", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if self.search == "optuna" and self.seeds > 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"seeds must be 1 for search=optuna, got {self.seeds}; put seeds into the space "
-                f"with --grid seed=0,1,2, or run another sweep with --seed."
+                f"with ",
+                Argument("grids"),
+                " seed=0,1,2, or run another sweep with ",
+                Argument("seed"),
+                ".",
             )
 
         if self.seeds > 1 and "seed" in {*self.overrides, *self.grids}:
-            raise ValueError(
-                f"--seeds must be 1 where seed is set by --set or --grid, which would undo it, got "
-                f"{self.seeds}; leave one of them out."
+            raise ArgumentError(
+                Argument("seeds"),
+                " must be 1 where seed is set by ",
+                Argument("overrides"),
+                " or ",
+                Argument("grids"),
+                f", which would undo it, got {self.seeds}; leave one of them out.",
             )
 
     def runs(self, *, check_data: bool = True) -> list[Run]:
@@ -99,7 +98,7 @@ class Plan:
         Inert settings are left in. Raises ValueError for what can't run.
         """
         changes = {"seed": seed, **chosen, **self.overrides}
-        origin = {p: "--grid" if p in self.grids else SPACE for p in chosen}
+        origin = {p: "grids" if p in self.grids else SPACE for p in chosen}
         return resolve_draw(
             self.preset,
             interventions=self.interventions,

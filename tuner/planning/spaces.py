@@ -7,7 +7,8 @@ from typing import Any
 
 from ray.tune.search.sample import Domain, Quantized
 
-from foretune.search_spaces import SPACES
+from foretune.argument_error import Argument, ArgumentError
+from foretune.search_spaces import SPACES, space_module
 from foretune.search_spaces.interventions import EACH
 from foretune.tuner.config.assignments import check_distinct
 from foretune.tuner.config.interventions import INTERVENTIONS
@@ -28,7 +29,7 @@ DEFAULT_PRESET = "lm-tiny"
 def named_space(name: str) -> Space:
     """Returns the space of a name, or of `FILE.py[:NAME]` (NAME is SPACE unless given)."""
     if name in SPACES:
-        return _with_each(SPACES[name].SPACE)
+        return _with_each(space_module(name).SPACE)
     if ".py" in name:
         found = load_name(name, default="SPACE")
         return found.SPACE if isinstance(found, ModuleType) else found
@@ -54,7 +55,7 @@ def named_preset(name: str) -> str | Run:
     if ".py" in name:
         module = load_name(f"{name.partition(':')[0]}:__dict__", default="")
     else:
-        module = vars(SPACES[name]) if name in SPACES else {}
+        module = vars(space_module(name)) if name in SPACES else {}
     preset = module.get("PRESET", DEFAULT_PRESET)
     if not isinstance(preset, str | Run):
         raise ValueError(f"PRESET of {name} must be a preset's name or a Run, got {preset!r}.")
@@ -74,21 +75,22 @@ def narrow(
     Raises ValueError for a field to drop that no part holds, and for one named twice.
     """
     sizes = list(sizes)
-    check_distinct("--sizes", sizes)
+    check_distinct("sizes", sizes)
     new = {path: {"grid_search": values} for path, values in (grids or {}).items()}
-    options = {"--grid": new, "--drop": list(drop), "--set": list(fixed)}
+    named = {"grids": new, "drop": list(drop), "overrides": list(fixed)}
     if sizes:
-        options["--sizes"] = {SIZE: {"grid_search": sizes}}
-    _check_named_once(options)
+        named["sizes"] = {SIZE: {"grid_search": sizes}}
+    _check_named_once(named)
     known = list(dict.fromkeys(path for part in parts_of(space) for path in part))
-    for path in options["--drop"]:
+    for path in named["drop"]:
         if path not in known:
-            raise ValueError(
-                f"--drop must name a field of the space ({', '.join(known)}), got {path!r}."
-                f"{near(path, known)}"
+            raise ArgumentError(
+                Argument("drop"),
+                f" must name a field of the space ({', '.join(known)}), got {path!r}."
+                f"{near(path, known)}",
             )
-    gone = {*options["--drop"], *options["--set"]}
-    replaced = new | options.get("--sizes", {})
+    gone = {*named["drop"], *named["overrides"]}
+    replaced = new | named.get("sizes", {})
     return [
         {path: domain for path, domain in part.items() if path not in gone} | replaced
         for part in parts_of(space)
@@ -106,21 +108,24 @@ def parts_of(space: Space) -> list[Part]:
     return list(parts)
 
 
-def _check_named_once(options: Mapping[str, Iterable[str]]) -> None:
-    """ValueError where one option would quietly undo another."""
+def _check_named_once(named: Mapping[str, Iterable[str]]) -> None:
+    """ValueError where one argument would quietly undo another."""
     seen: dict[str, str] = {}
-    for option, paths in options.items():
+    for argument, paths in named.items():
         for path in paths:
-            if seen.get(path) == option:
-                raise ValueError(
-                    f"{option} must name a field once, got {path} twice; leave one out."
+            if seen.get(path) == argument:
+                raise ArgumentError(
+                    Argument(argument), f" must name a field once, got {path} twice; leave one out."
                 )
             if path in seen:
-                raise ValueError(
-                    f"{path} must be given by one option, got {seen[path]} and {option}; leave "
-                    f"one out."
+                raise ArgumentError(
+                    f"{path} must be given by one option, got ",
+                    Argument(seen[path]),
+                    " and ",
+                    Argument(argument),
+                    "; leave one out.",
                 )
-            seen[path] = option
+            seen[path] = argument
 
 
 def json_value(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foretune.analysis.records.run_files import read_metrics
+from foretune.argument_error import Argument, ArgumentError
 from foretune.whole_files import atomic_write
 
 
@@ -51,18 +52,20 @@ def known_fields(facts: Mapping[str, Any], target: type, file: str, **keys: str)
     return found
 
 
-def local_path(option: str, text: str | Path, *, file: bool = False) -> Path:
+def local_path(argument: str, text: str | Path, *, file: bool = False) -> Path:
     """Returns the path of a folder (or file) to write; ValueError for an object store's address."""
     # One slash, since a Path has lost the other; two letters, since one is a drive of Windows.
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(text)):
         return Path(text)
     if file:
-        raise ValueError(
-            f"{option} must be a file, got {text}; object stores can't be written, so name a path."
+        raise ArgumentError(
+            Argument(argument),
+            f" must be a file, got {text}; object stores can't be written, so name a path.",
         )
-    raise ValueError(
-        f"{option} must be a folder (shared by all nodes on a cluster), got {text}; object stores "
-        f"can't append, so name a folder on a file system."
+    raise ArgumentError(
+        Argument(argument),
+        f" must be a folder (shared by all nodes on a cluster), got {text}; object stores can't "
+        f"append, so name a folder on a file system.",
     )
 
 
@@ -74,9 +77,10 @@ def check_writable(directory: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(
-            f"--out must be a directory that can be written, got {directory} ({error.strerror}); "
-            f"name another."
+        raise ArgumentError(
+            Argument("out"),
+            f" must be a directory that can be written, got {directory} ({error.strerror}); name "
+            f"another.",
         ) from None
 
 

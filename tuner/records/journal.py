@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foretune.analysis.records.run_files import read_metrics
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import load_source
 from foretune.tuner.records.files import check_writable
@@ -25,14 +26,16 @@ from foretune.tuner.training.outcome import objective
 def check_new(directory: Path) -> None:
     """Raises ValueError where a directory holds a sweep, or runs of `foretune train`."""
     if holds_sweep(directory):
-        raise ValueError(
-            f"--out must be a new directory, got {directory}, which holds a sweep; continue it "
-            f"with 'foretune resume {directory}' or name another."
+        raise ArgumentError(
+            Argument("out"),
+            f" must be a new directory, got {directory}, which holds a sweep; continue it with "
+            f"'foretune resume {directory}' or name another.",
         )
     if os.path.exists(directory / "runs"):
-        raise ValueError(
-            f"--out must be a new directory, got {directory}, which holds runs of foretune train; "
-            f"name another."
+        raise ArgumentError(
+            Argument("out"),
+            f" must be a new directory, got {directory}, which holds runs of foretune train; name "
+            f"another.",
         )
 
 

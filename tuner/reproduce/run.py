@@ -11,6 +11,7 @@ import pandas as pd
 from foretune import analysis
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.records.bank import freeze
+from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.config.override import near
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.estimates import estimate_lines
@@ -94,11 +95,13 @@ def _named(name: str) -> Figure:
 
 def _parts(figure: Figure, name: str, scale: str) -> Parts:
     if scale not in SCALES:
-        raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
+        raise ArgumentError(
+            Argument("scale"), f" must be one of {', '.join(SCALES)}, got {scale!r}."
+        )
     if scale not in figure.parts:
-        raise ValueError(
-            f"--scale must be one of {', '.join(figure.parts)} for {name}, got {scale}: "
-            f"{figure.missing}"
+        raise ArgumentError(
+            Argument("scale"),
+            f" must be one of {', '.join(figure.parts)} for {name}, got {scale}: {figure.missing}",
         )
     return figure.parts[scale]
 
@@ -113,10 +116,14 @@ def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> No
         named.add("steps")
     for path in overrides:
         if path == "seed" or path in named - NARROWED:
-            why = "--seeds chooses it" if path == "seed" else f"the sweep {label} depends on it"
-            raise ValueError(
-                f"--set must leave {path} to the reproduction, got {overrides[path]!r}: {why}; "
-                f"leave it out."
+            why = (f"the sweep {label} depends on it",)
+            if path == "seed":
+                why = (Argument("seeds"), " chooses it")
+            raise ArgumentError(
+                Argument("overrides"),
+                f" must leave {path} to the reproduction, got {overrides[path]!r}: ",
+                *why,
+                "; leave it out.",
             )
 
 
@@ -141,9 +148,11 @@ def _check_same(plan: Plan, directory: Path) -> None:
     there, asked = SweepRecord.read(directory).plan, json.loads(json.dumps(plan.describe()))
     other = [name for name, value in asked.items() if name != "seeds" and there.get(name) != value]
     if other:
-        raise ValueError(
+        raise ArgumentError(
             f"{directory} must hold the sweep that is asked for, got one with another "
-            f"{other[0]}; choose another --out."
+            f"{other[0]}; choose another ",
+            Argument("out"),
+            ".",
         )
 
 

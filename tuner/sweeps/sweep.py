@@ -23,6 +23,7 @@ from foretune.tuner.planning.forecast_skip import SkipRule, skips
 from foretune.tuner.planning.forecast_stop import limits, stopper_of
 from foretune.tuner.planning.optuna_plan import open_plan
 from foretune.tuner.planning.plan import Plan
+from foretune.tuner.planning.sampling import Search
 from foretune.tuner.planning.spaces import Space
 from foretune.tuner.records.files import check_writable, local_path
 from foretune.tuner.records.journal import (
@@ -69,7 +70,7 @@ def sweep(
     *,
     out: str | Path,
     preset: str | Run = "lm-tiny",
-    search: str = "grid",
+    search: Search = "grid",
     num_samples: int = 1,
     seeds: int = 1,
     seed: int = 0,
@@ -107,7 +108,7 @@ def sweep_plan(
     can't run, before anything starts, and leaves no directory then.
     """
     execution = execution or Execution()
-    directory = local_path("--out", out).resolve()
+    directory = local_path("out", out).resolve()
     drawn = open_plan(plan)
     runs = drawn.examples() if drawn else plan.runs()
     scheduler_of(execution, runs, {})  # For its rules alone, as the next.

@@ -137,7 +137,7 @@ def test_the_stop_rule_sees_live_what_the_backtest_sees(model, large):
 
 
 def test_a_rate_that_was_not_calibrated_is_one_sentence(model):
-    with pytest.raises(ValueError, match=r"--false-stops must be one of .*, got 0\.03"):
+    with pytest.raises(ValueError, match=r"^false_stops must be one of .*, got 0\.03"):
         StopRule({"total_steps": 100}, false_stops=0.03, model=model)
 
 

@@ -81,9 +81,9 @@ def test_a_sweep_that_varied_steps_is_asked_about_steps():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"model.width": 32}, r"--at must name one of model\.depth, .*, got model\.width"),
-        ({"steps": 0}, "--at steps must be a positive number, got 0"),
-        ({"steps": "many"}, "--at steps must be a positive number, got 'many'"),
+        ({"model.width": 32}, r"^at must name one of model\.depth, .*, got model\.width"),
+        ({"steps": 0}, "^at steps must be a positive number, got 0"),
+        ({"steps": "many"}, "^at steps must be a positive number, got 'many'"),
     ],
 )
 def test_what_is_no_axis_is_one_sentence(settings, sentence):

@@ -10,10 +10,10 @@ from short_runs import small
 from foretune.analysis.claims.mup_theory import FAILS, FITS, LAYERS, judge
 from foretune.models import TransformerConfig, ViTConfig
 from foretune.models.nets.parametrize import Rule
-from foretune.tuner.cli.coord_measure import coordinates, own_effect, read_signals, rms
 from foretune.tuner.cli.main import main
 from foretune.tuner.config.override import override
 from foretune.tuner.config.presets import lm_tiny, vit_tiny
+from foretune.tuner.training.coordinates import coordinates, own_effect, read_signals, rms
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,8 @@ from exports import DIGITS, TEXT, foretune, told, train
 
 from foretune.models.export.reference_decoder import decode
 from foretune.models.export.save import load_model
-from foretune.tuner.cli.export import compare, read_finished, trained_model
 from foretune.tuner.data.streams import open_stream
+from foretune.tuner.records.exported import compare, read_finished, trained_model
 from foretune.tuner.records.files import write_json
 from foretune.tuner.training.checkpoint import MODEL_FILE
 

@@ -1,11 +1,13 @@
 """The command line: bad input is one sentence and exit 2 before anything starts."""
 
 import shlex
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
-from foretune.tuner.cli.main import COMMANDS, gather, main
+from foretune.tuner.cli.main import COMMANDS, MANY, gather, main
 
 
 def call(capsys, line, **names):
@@ -238,6 +240,39 @@ def test_every_repeated_option_counts():
             "64",
         ]
     )
+
+
+def several(function):
+    """The flags of a command that take several values."""
+    found = []
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        own, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if is_dataclass(own):
+            found += several(own)
+        elif get_origin(own) is tuple:
+            named = [mark.name for mark in marks if getattr(mark, "name", None)]
+            found.append(f"--{named[0] if named else name}")
+    return found
+
+
+def test_every_option_of_several_values_is_gathered():
+    found = {flag for command in COMMANDS.values() for flag in several(command)}
+    assert found - {"--figures"} == set(MANY)  # Which has no dashes.
+
+
+@pytest.mark.parametrize("option", MANY)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sweep lr --dry-run --out {{out}} {0}",
+        "sweep lr {0} --dry-run --out {{out}}",
+        "sweep lr {0} a=1 {0} --out {{out}} --dry-run",
+    ],
+)
+def test_an_option_of_several_values_needs_one(capsys, names, line, option):
+    code, out, err = call(capsys, line.format(option), **names)
+    sentence = f"{option} must be given a value, got none; leave it out for its default."
+    assert (code, out, err) == (2, "", f"foretune: {sentence}\n")
 
 
 def test_repeated_sets_reach_the_run(capsys, names):

@@ -71,4 +71,4 @@ def test_a_path_that_has_lost_its_slash_is_refused_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["runs/a", "/runs/a", "C:/runs", "a:b", "a b:/c"])
 def test_other_names_are_paths(text):
-    assert local_path("--out", text) == Path(text)
+    assert local_path("out", text) == Path(text)

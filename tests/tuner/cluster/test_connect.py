@@ -96,7 +96,7 @@ def test_rubbish_in_ray_address_is_named(monkeypatch):
 
 @pytest.mark.parametrize(("cpus", "gpus"), [(4096, 0), (1, 4096)])
 def test_a_trial_larger_than_this_machine_is_refused_before_ray_starts(cpus, gpus):
-    with pytest.raises(ValueError, match=r"must fit on one node, got .* lower --cpus-per-trial"):
+    with pytest.raises(ValueError, match=r"must fit on one node, got .* lower cpus_per_trial"):
         connect(cpus=cpus, gpus=gpus)
     assert not ray.is_initialized()
 

@@ -36,7 +36,9 @@ def test_every_field_of_a_number_format_is_among_the_cases():
 def test_a_setting_of_a_number_format_is_refused_in_full_precision(field):
     changes = {f"quantization.{field}": OTHER[field]}
     sentence = f"^quantization.{field}={OTHER[field]} needs a number format, got format=none; add "
-    with pytest.raises(ValueError, match=sentence + "--set quantizer=ternary-.* or leave it out"):
+    with pytest.raises(
+        ValueError, match=sentence + "overrides quantizer=ternary-.* or leave it out"
+    ):
         resolve("lm-tiny", overrides=changes)
     with pytest.raises(ValueError, match=sentence):
         resolve("lm-tiny", overrides={"quantizer": "none", **changes})
@@ -45,7 +47,7 @@ def test_a_setting_of_a_number_format_is_refused_in_full_precision(field):
 
 
 def test_the_cure_is_the_quantizer_of_that_scale():
-    with pytest.raises(ValueError, match="--set quantizer=ternary-median or"):
+    with pytest.raises(ValueError, match="add overrides quantizer=ternary-median or"):
         resolve("lm-tiny", overrides={"quantization.scale": "median"})
 
 
@@ -54,8 +56,8 @@ def test_the_cure_is_the_quantizer_of_that_scale():
     [
         (
             {"quantizer": "ternary-mean", "quantization.group_size": 32},
-            "quantization.group_size=32 needs granularity=group, got granularity=tensor; add --set "
-            "quantization.granularity=group or leave it out.",
+            "quantization.group_size=32 needs granularity=group, got granularity=tensor; add "
+            "overrides quantization.granularity=group or leave it out.",
         ),
         (
             {"quantizer": "int8", "quantization.scale_dtype": "float32"},

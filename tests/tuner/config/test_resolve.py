@@ -29,13 +29,13 @@ def test_overrides_come_after_interventions_after_size():
         (
             ["qk-layernorm"],
             {"model.qk_norm": False},
-            "intervention qk-layernorm sets model.qk_norm, which --set sets to False; leave one "
-            "out.",
+            "intervention qk-layernorm sets model.qk_norm, which overrides sets to False; leave "
+            "one out.",
         ),
         (
             ["coupled-decay", "z-loss"],
             {"optimizer.weight_decay": 0.5},
-            "intervention coupled-decay sets optimizer.weight_decay, which --set sets to 0.5;",
+            "intervention coupled-decay sets optimizer.weight_decay, which overrides sets to 0.5;",
         ),
         (
             ["coupled-decay", "no-decay"],
@@ -46,7 +46,7 @@ def test_overrides_come_after_interventions_after_size():
         (
             ["small-epsilon"],
             {"optimizer": Optimizer(lr=0.5)},
-            "intervention small-epsilon sets optimizer.epsilon, which --set sets to 1e-08;",
+            "intervention small-epsilon sets optimizer.epsilon, which overrides sets to 1e-08;",
         ),
         (["z-loss", "z-loss"], {}, "intervention must be given once, got z-loss twice; leave one"),
     ],
@@ -99,13 +99,15 @@ def test_an_override_of_the_size_is_the_ladder_and_a_width_wins_over_it():
     assert resolve("lm-tiny", overrides={"model.size": 32, "model.width": 48}).model.width == 48
     with pytest.raises(ValueError, match=r"model.size must be a whole number, got 16.5"):
         resolve("lm-tiny", overrides={"model.size": 16.5})
-    with pytest.raises(ValueError, match=r"model.size must be given once, got --size 16 and 32; "):
+    with pytest.raises(ValueError, match=r"model.size must be given once, got size 16 and 32; "):
         resolve("lm-tiny", size=16, overrides={"model.size": 32})
 
 
 @pytest.mark.parametrize("path", ["model.sise", "model.sizes", "size", "sizes"])
 def test_a_misspelt_size_is_told_of_the_dial(path):
-    with pytest.raises(ValueError, match=rf"no field {path}\. .*model\.size.*--sizes.*--size of"):
+    with pytest.raises(
+        ValueError, match=rf"no field {path}\. .*model\.size.*It is sizes .*and size of"
+    ):
         resolve("lm-tiny", overrides={path: 32})
 
 
@@ -189,9 +191,9 @@ def test_values_are_literals_or_words():
     assert parse_grids(["a="]) == {"a": []}
     assert parse_grids(["a=1,True", "b=1"]) == {"a": [1, True], "b": [1]}
     for bad in ("steps", "=3"):
-        with pytest.raises(ValueError, match="--set must look like"):
+        with pytest.raises(ValueError, match=r"^overrides must look like"):
             parse_assignments([bad])
-        with pytest.raises(ValueError, match="--grid must look like"):
+        with pytest.raises(ValueError, match=r"grids must look like"):
             parse_grids([bad])
 
 
@@ -201,19 +203,19 @@ def test_values_are_literals_or_words():
         (
             parse_assignments,
             ["quantizer=a", "quantizer=b"],
-            "--set must name a field once, got quantizer=a and quantizer=b; leave one out.",
+            "overrides must name a field once, got quantizer=a and quantizer=b; leave one out.",
         ),
         (
             parse_grids,
             ["x=1,2", "y=1", "x=3"],
-            "--grid must name a field once, got x=1,2 and x=3; leave one out.",
+            "grids must name a field once, got x=1,2 and x=3; leave one out.",
         ),
         (
             parse_grids,
             ["x=1e-3,2,0.001"],
-            "--grid x must give each value once, got 0.001 twice; leave one out.",
+            "grids x must give each value once, got 0.001 twice; leave one out.",
         ),
-        (parse_grids, ["x=a,b,a"], "--grid x must give each value once, got 'a' twice; leave one"),
+        (parse_grids, ["x=a,b,a"], "grids x must give each value once, got 'a' twice; leave one"),
     ],
 )
 def test_what_is_given_twice_is_refused_in_one_sentence(parse, texts, sentence):

@@ -8,9 +8,9 @@ from short_runs import Bigram, small
 from torch import nn
 
 from foretune.models.nets.activation_memory import activation_bytes
-from foretune.tuner.cli.dry_run import print_plan
 from foretune.tuner.config.override import override
 from foretune.tuner.config.presets import lm_paper, lm_tiny, vit_tiny
+from foretune.tuner.planning.dry_run import print_plan
 from foretune.tuner.planning.estimates import by_size, estimate, estimate_lines, in_bytes, in_hours
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan

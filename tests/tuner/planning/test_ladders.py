@@ -9,9 +9,9 @@ from ray import tune
 from foretune.analysis import load
 from foretune.analysis.records.families import families
 from foretune.models import TransformerConfig, at_size, count
-from foretune.tuner.cli.backtest import backtest_command
+from foretune.tuner.cli.backtest import backtest
 from foretune.tuner.cli.end_table import end_table
-from foretune.tuner.cli.predict import predict_command
+from foretune.tuner.cli.predict import predict
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import narrow
@@ -54,7 +54,7 @@ def end(run, folder):
 
 def ask(directory, size, **more):
     how = {"lr": None, "threshold": "8", "level": 0.9, "json": False, "save": "", **more}
-    assert predict_command(directory, size=size, **how) == 0
+    assert predict(directory, size=size, **how) == 0
 
 
 def test_records_name_the_dial_and_ladders_are_families(swept):
@@ -72,7 +72,7 @@ def test_a_forecast_counts_parameters_on_the_ladder_that_it_speaks_of(swept, cap
     told = capsys.readouterr().out
     assert f"size 6 ({count(at_size(ON_DEPTH, 6)).n_params:,} parameters" in told
     assert "ladder depth; width 16" in told
-    with pytest.raises(ValueError, match=r"^--at model.depth must be left out where --size sets"):
+    with pytest.raises(ValueError, match=r"^at model.depth must be left out where size sets"):
         ask(swept, 6, at=["model.depth=3"])
     assert capsys.readouterr().out == ""
 
@@ -95,7 +95,7 @@ def test_a_forecast_on_the_joint_ladder(swept, tmp_path, capsys):
 def test_tables_and_backtests_know_both_ladders(swept, capsys):
     table = [line.split()[:2] for line in end_table(load(swept).trials).splitlines()[2:]]
     assert table == [["depth", size] for size in "124"] + [["joint", s] for s in ("16", "32", "48")]
-    assert backtest_command(swept, share=0.2) == 0
+    assert backtest(swept, share=0.2) == 0
     told = capsys.readouterr().out
     assert "Across scale, model.ladder=depth" in told
     assert "Across scale, model.ladder=joint" in told

@@ -10,7 +10,7 @@ from optuna.samplers import RandomSampler
 from ray import tune
 
 from foretune.models.quantization.config import Quantization
-from foretune.search_spaces import SPACES
+from foretune.search_spaces import random_lr
 from foretune.tuner.config.presets import lm_tiny
 from foretune.tuner.planning.optuna_plan import OpenPlan
 from foretune.tuner.planning.optuna_space import Choice, OptunaSpace, optuna_space
@@ -102,7 +102,7 @@ OF_ALL_TYPES = {
 }
 
 
-@pytest.mark.parametrize("space", [SPACES["random-lr"].SPACE, TWO_PARTS, OF_ALL_TYPES])
+@pytest.mark.parametrize("space", [random_lr.SPACE, TWO_PARTS, OF_ALL_TYPES])
 def test_json_gives_the_space_back(space):
     found = optuna_space(space)
     again = OptunaSpace.from_json(json.loads(json.dumps(found.to_json())))

@@ -8,7 +8,7 @@ from ray import tune
 from small_grid import GRID, STEPS, plan
 
 from foretune.models import TransformerConfig
-from foretune.search_spaces import SPACES
+from foretune.search_spaces import random_lr
 from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.presets import lm_tiny
 from foretune.tuner.planning.plan import Plan
@@ -51,7 +51,7 @@ def test_overrides_win_over_the_space_and_narrow_takes_them_out():
 
 
 def test_random_draws_are_a_function_of_the_seed():
-    space = SPACES["random-lr"].SPACE
+    space = random_lr.SPACE
     draws = [
         ids(plan(space, overrides=STEPS, search="random", num_samples=6, seed=s)) for s in (3, 3, 4)
     ]
@@ -61,7 +61,7 @@ def test_random_draws_are_a_function_of_the_seed():
 
 
 def test_more_draws_of_a_seed_keep_the_first_ones():
-    space = SPACES["random-lr"].SPACE
+    space = random_lr.SPACE
     few, many = (ids(plan(space, overrides=STEPS, search="random", num_samples=n)) for n in (3, 6))
     assert many[:3] == few
 

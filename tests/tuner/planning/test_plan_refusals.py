@@ -52,5 +52,5 @@ def test_an_intervention_that_another_leaves_nothing_to_do_is_refused(names, sen
 @pytest.mark.parametrize("how", [{"overrides": {"seed": 5}}, {"grids": ("seed",)}])
 def test_a_seed_that_would_undo_the_seeds_is_refused(how):
     space = {"seed": tune.grid_search([1, 2])} if "grids" in how else {}
-    with pytest.raises(ValueError, match=r"^--seeds must be 1 where seed is set .* got 3"):
+    with pytest.raises(ValueError, match=r"^seeds must be 1 where seed is set .* got 3"):
         Plan(space, seeds=3, **how)

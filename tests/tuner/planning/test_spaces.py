@@ -4,7 +4,7 @@ import pytest
 from ray import tune
 from small_grid import GRID, STEPS, plan
 
-from foretune.search_spaces import SPACES
+from foretune.search_spaces import SPACES, lr, space_module
 from foretune.tuner.planning.spaces import (
     describe_space,
     named_preset,
@@ -24,7 +24,7 @@ def test_narrow_replaces_sizes_and_grids_and_leaves_the_space_alone():
 def test_named_spaces_and_files(tmp_path):
     file = tmp_path / "own_space_for_test_plan.py"
     file.write_text("SPACE = {'optimizer.lr': 0.5}\nOTHER = {'optimizer.lr': 0.25}\n")
-    assert named_space("lr") is SPACES["lr"].SPACE
+    assert named_space("lr") is lr.SPACE
     assert named_space(str(file)) == {"optimizer.lr": 0.5}
     assert named_space(f"{file}:OTHER") == {"optimizer.lr": 0.25}
     assert len(plan(named_space(str(file)))) == 1
@@ -46,13 +46,13 @@ def test_a_dropped_field_is_left_as_the_preset_has_it():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"sizes": (32,), "fixed": ["model.size"]}, "model.size .* got --set and --sizes"),
-        ({"sizes": (32,), "grids": {"model.size": [48]}}, "model.size .* got --grid and --sizes"),
-        ({"sizes": (32,), "drop": ["model.size"]}, "model.size .* got --drop and --sizes"),
-        ({"grids": {"optimizer.lr": [1]}, "fixed": ["optimizer.lr"]}, "got --grid and --set"),
-        ({"grids": {"optimizer.lr": [1]}, "drop": ["optimizer.lr"]}, "got --grid and --drop"),
-        ({"sizes": (16, 32, 16)}, "--sizes must give each value once, got 16 twice; leave one"),
-        ({"drop": ["optimizer.lr"] * 2}, "--drop must name a field once, got optimizer.lr twice"),
+        ({"sizes": (32,), "fixed": ["model.size"]}, "model.size .* got overrides and sizes"),
+        ({"sizes": (32,), "grids": {"model.size": [48]}}, "model.size .* got grids and sizes"),
+        ({"sizes": (32,), "drop": ["model.size"]}, "model.size .* got drop and sizes"),
+        ({"grids": {"optimizer.lr": [1]}, "fixed": ["optimizer.lr"]}, "got grids and overrides"),
+        ({"grids": {"optimizer.lr": [1]}, "drop": ["optimizer.lr"]}, "got grids and drop"),
+        ({"sizes": (16, 32, 16)}, "^sizes must give each value once, got 16 twice; leave one"),
+        ({"drop": ["optimizer.lr"] * 2}, "^drop must name a field once, got optimizer.lr twice"),
     ],
 )
 def test_an_option_never_quietly_undoes_another(options, sentence):
@@ -70,7 +70,7 @@ def test_a_space_is_described_as_json_values():
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_says_its_question_and_can_be_planned(name):
     space = named_space(name)
-    assert "?" in SPACES[name].__doc__.partition("\n\n")[0]
+    assert "?" in space_module(name).__doc__.partition("\n\n")[0]
     has_steps = any("steps" in part for part in parts_of(space))
     assert plan(space, preset=named_preset(name), overrides={} if has_steps else STEPS)
 

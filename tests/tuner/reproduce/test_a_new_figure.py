@@ -6,7 +6,7 @@ from planted import by_name, decades, noise, records
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.figures.canvas import draw_legend, log_x, panel_row
 from foretune.analysis.wortsman.runs import gather
-from foretune.tuner.cli.names import list_command
+from foretune.tuner.cli.list import list_names
 from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.figure import Figure
 from foretune.tuner.reproduce.run import plan_part, reproduce

@@ -143,7 +143,7 @@ def test_every_run_of_the_bank_has_a_split_and_searches_have_their_twins():
     [
         ("ternary-wdth", "tiny", "Did you mean ternary-width"),
         ("ternary-lm", "paper", "neither its architectures nor its settings"),
-        ("ternary-lm", "huge", "--scale must be one of tiny, small, paper"),
+        ("ternary-lm", "huge", "^scale must be one of tiny, small, paper"),
     ],
 )
 def test_what_can_not_be_reproduced_is_one_sentence(name, scale, sentence, tmp_path):

@@ -157,12 +157,16 @@ def test_a_bigram_model_is_counted_with_one_pseudo_count(tmp_path):
     ("names", "overrides", "sentence"),
     [
         ([], {}, r"^FIGURE must name what to reproduce, got none; see foretune list figures\.$"),
-        (["interventions"], {"steps": 600}, "--set must leave steps to the reproduction, got 600"),
+        (
+            ["interventions"],
+            {"steps": 600},
+            "^overrides must leave steps to the reproduction, got",
+        ),
         (["figE7"], {"steps": 600}, "the sweep steps depends on it"),
         (["fig5"], {"steps": 600}, "the sweep warmup depends on it"),
         (["fig3"], {"loss.z_loss": 1e-4}, "the sweep outputs depends on it"),
         (["fig7"], {"model.width": 32}, "the sweep ladders depends on it"),
-        (["fig1"], {"seed": 3}, "--seeds chooses it; leave it out"),
+        (["fig1"], {"seed": 3}, "seeds chooses it; leave it out"),
     ],
 )
 def test_a_setting_that_would_undo_a_comparison_is_refused(names, overrides, sentence, tmp_path):

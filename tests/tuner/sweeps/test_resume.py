@@ -82,7 +82,7 @@ def test_a_sweep_that_is_killed_and_then_ends_by_sigterm_goes_on_to_the_same_bit
     assert f"continue with: foretune resume {out}" in told
     assert "unfinished" in told
     check_whole(out, baseline)
-    with pytest.raises(ValueError, match="--out must be a new directory"):
+    with pytest.raises(ValueError, match=r"^out must be a new directory"):
         sweep({"optimizer.lr": 0.1}, out=out)
 
 

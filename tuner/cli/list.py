@@ -1,13 +1,8 @@
 """`foretune list`: what there is, one line each."""
 
-from foretune.models import MODELS
-from foretune.search_spaces import SPACES
-from foretune.tuner.config.images import SOURCES
-from foretune.tuner.config.interventions import INTERVENTIONS
-from foretune.tuner.config.presets import PRESETS
-from foretune.tuner.config.quantizers import QUANTIZERS
-from foretune.tuner.config.tokens import NAMES as DATASETS
-from foretune.tuner.reproduce.catalog import FIGURES
+from typing import Literal
+
+from tyro.conf import Positional
 
 TEXTS = {
     "stdlib": "The running Python's own standard-library sources, as bytes (embedded).",
@@ -19,11 +14,29 @@ TEXTS = {
 }
 
 
-def list_command(what: str) -> int:
-    """Prints the names of a family, one line each."""
+def list_names(
+    what: Positional[
+        Literal["presets", "spaces", "interventions", "quantizers", "models", "datasets", "figures"]
+    ],
+    /,
+) -> int:
+    """What there is, one line each.
+
+    Args:
+        what: which names.
+    """
+    from foretune.models import MODELS
+    from foretune.search_spaces import SPACES, space_module
+    from foretune.tuner.config.images import SOURCES
+    from foretune.tuner.config.interventions import INTERVENTIONS
+    from foretune.tuner.config.presets import PRESETS
+    from foretune.tuner.config.quantizers import QUANTIZERS
+    from foretune.tuner.config.tokens import NAMES as DATASETS
+    from foretune.tuner.reproduce.catalog import FIGURES
+
     families: dict[str, dict[str, object]] = {
         "presets": dict(PRESETS),
-        "spaces": dict(SPACES),
+        "spaces": {name: space_module(name) for name in SPACES},
         "interventions": dict(INTERVENTIONS),
         "quantizers": dict(QUANTIZERS),
         "models": dict(MODELS),

@@ -1,0 +1,19 @@
+"""`foretune sync`: what MLflow has not received yet."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+def sync(directory: Positional[str], /, *, tracking_uri: str = "") -> int:
+    """Sends to MLflow what it has not received yet (after its server was away).
+
+    Args:
+        directory: the sweep's directory.
+        tracking_uri: MLflow store; empty is the one the sweep used.
+    """
+    from foretune.tuner.tracking.sender import sync as send
+
+    message = send(Path(directory), tracking_uri=tracking_uri)
+    print(message or f"MLflow has everything of {directory}")
+    return 3 if message else 0
