@@ -66,6 +66,12 @@ names = {"ray", "mlflow", "optuna", "tyro", "foretune.search_spaces"}
 print(json.dumps(sorted(names & set(sys.modules))))
 """
 
+SENDER = """
+import json, sys
+import foretune.tuner.tracking.process
+print(json.dumps(sorted({"torch", "pandas", "ray", "foretune.tuner.records"} & set(sys.modules))))
+"""
+
 RAY = """
 uninstall("ray")
 from importlib.util import find_spec
@@ -94,6 +100,12 @@ def test_training_works_where_all_but_torch_and_numpy_is_missing():
 
 def test_where_ray_and_mlflow_are_installed_training_does_not_load_them():
     done = python(LOADED)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def test_the_process_that_sends_to_mlflow_stays_light():
+    done = python(SENDER)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
 
