@@ -40,12 +40,12 @@ class Stored(Format):
     weight: TernaryWeight
 
     @property
-    def granularity(self) -> str:
+    def granularity(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         shape = self.weight.scale.shape
         return "tensor" if not shape else "row" if shape[1] == 1 else "group"
 
     @property
-    def group_size(self) -> int:
+    def group_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         levels, scale = self.weight
         return levels.numel() // scale.numel()
 

@@ -16,7 +16,7 @@ neighbours in a row. Scales have the shapes (), (O, 1) and (O, G).
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -73,22 +73,15 @@ class Format(ABC):
     """Name of the format that inputs of the layers are rounded to."""
     trits: ClassVar[bool] = False
     """Whether all levels are -1, 0 or 1, which `models.export` packs into its files."""
+    if TYPE_CHECKING:  # Fields of each format, after its own in the order that it prints.
+        granularity: str = "tensor"
+        group_size: int = 64
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if self.takes(name):
                 check_choice(name, getattr(self, name), choices)
         check_group_size("group_size", self.group_size)
-
-    @property
-    @abstractmethod
-    def granularity(self) -> str:
-        """What shares a scale: one of `GRANULARITIES`."""
-
-    @property
-    @abstractmethod
-    def group_size(self) -> int:
-        """Neighbours in a row that share a scale, where groups do."""
 
     @property
     @abstractmethod

@@ -43,7 +43,9 @@ def _with_each(space: Space) -> Space:
 
     Spaces know nothing of the tuner, which has the names.
     """
-    grid = space.get(INTERVENTION) if isinstance(space, Mapping) else None
+    if not isinstance(space, Mapping):
+        return space
+    grid = space.get(INTERVENTION)
     if not isinstance(grid, Mapping) or EACH not in grid["grid_search"]:
         return space
     names = [n for name in grid["grid_search"] for n in (INTERVENTIONS if name == EACH else [name])]
