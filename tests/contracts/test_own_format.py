@@ -81,7 +81,7 @@ def test_its_stored_bytes_are_counted_as_it_says(start):
 
 
 def test_it_has_a_name_everywhere(start, capsys):
-    list_command("quantizers")
+    list_names("quantizers")
     assert "uniform2-rows        2 bits, evenly apart\n" in capsys.readouterr().out
     runs = [resolve(start, overrides={"quantizer": name}) for name in ("int8", "uniform2-rows")]
     labels = label_runs(runs)

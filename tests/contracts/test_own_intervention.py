@@ -43,7 +43,7 @@ def test_it_trains_alone_and_with_others(tmp_path: Path):
 
 
 def test_it_is_listed_swept_and_in_the_table(capsys: pytest.CaptureFixture[str]):
-    list_command("interventions")
+    list_names("interventions")
     assert f"low-beta2            {ROW.about}\n" in capsys.readouterr().out
     assert "low-beta2" in named_space("interventions")["intervention"]["grid_search"]
     row = "| `low-beta2` | `optimizer.beta2=0.9` |"

@@ -58,7 +58,7 @@ def added(monkeypatch):
 
 
 def test_it_is_listed_planned_and_costed_with_the_others(capsys):
-    assert list_command("figures") == 0
+    assert list_names("figures") == 0
     listed = capsys.readouterr().out
     assert f"{'beta2':20} {CURVES.question}" in listed
     assert reproduce(["beta2", "beta2-runs"], out=None, seeds=3, dry_run=True) == 0
