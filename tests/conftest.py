@@ -7,6 +7,7 @@ never reports a test, so that nobody is given the next file or told to end.
 
 import os
 import re
+import signal
 import sys
 import threading
 from functools import cache
@@ -16,6 +17,15 @@ import pytest
 from process_tree import kill_below
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
+
+# A shell starts background jobs with SIGINT ignored, and processes of ours inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+pytest.register_assert_rewrite("mlflow_sweeps", "processes", "short_runs")
+# How long Ray waits for its own processes, 30 and 60 s, isn't what is tested: cores may be busy.
+for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
+    os.environ[f"RAY_{name}"] = "600"
+os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "600"
 
 HARD = 1.1
 """Where the suite is ended in any case, as a multiple of `session_timeout`, which ends it between

@@ -17,7 +17,7 @@ from foretune.analysis.measures.first_failure import first_failure_sentence, fir
 from foretune.analysis.measures.labels import label_runs
 from foretune.analysis.measures.signal import SIGNAL
 from foretune.analysis.measures.twins import FIXES, twins_of
-from foretune.analysis.records.families import LR, Family, families
+from foretune.analysis.records.families import LR, Family
 from foretune.analysis.stats.regression import Prior
 from foretune.analysis.stats.status import Status
 
@@ -139,8 +139,3 @@ def _fix(trials: pd.DataFrame, labels: pd.DataFrame) -> str:
                 f"(mean {told.mean():.2f})"
             )
     return "; ".join(said)
-
-
-def family_named(trials: pd.DataFrame, label: str) -> Family | None:
-    """Returns the family of a label, None where the trials have no such."""
-    return next((family for family in families(trials) if family.label == label), None)

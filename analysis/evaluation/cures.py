@@ -16,11 +16,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from foretune.analysis.evaluation.backtest import fold_of, read_landmarks_of
+from foretune.analysis.evaluation.backtest import context_of, fold_of, read_landmarks_of
 from foretune.analysis.inside_run.features import FEATURES, LOGIT, Trace, read_features
 from foretune.analysis.inside_run.landmark import filled
 from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.twins import FIXES
+from foretune.analysis.records.families import LR
 from foretune.analysis.stats.logistic import Logistic, fit_logistic
 
 SHARE: Final = 0.10
@@ -86,6 +87,29 @@ def advise(history: pd.DataFrame, context: Mapping[str, Any]) -> list[Advice]:
     trace = Trace.of(history[history["step"] < SHARE * steps])
     fixes = [cure for cure in read_cures() if context.get(FIXES[cure.fix]) is not True]
     return sorted((c.judge(trace, context) for c in fixes), key=lambda a: -a.probability)
+
+
+def advise_sweep(trials: pd.DataFrame, telemetry: pd.DataFrame, *, lr: float | None = None) -> str:
+    """Returns a clause on the fix that a sweep's runs want, by the shipped rules; empty for none.
+
+    It is read off the first tenth of one run of the largest size: at the learning rate nearest to
+    lr, or the highest. Sweeps whose runs were also trained with a fix know better: their twins.
+    """
+    begun = trials[trials["run_id"].isin(telemetry["run_id"]) & trials[LR].gt(0)]
+    if begun.empty:
+        return ""
+    largest = begun[begun["n_params"] == begun["n_params"].max()]
+    wanted = largest[LR].max() if lr is None else lr
+    run = largest.loc[(np.log(largest[LR]) - math.log(wanted)).abs().idxmin()].to_dict()
+    history = telemetry[telemetry["run_id"] == run["run_id"]].sort_values("step")
+    for advice in advise(history, context_of(run)):
+        if advice.worth:
+            return (
+                f"{advice.fix}, worth more than {WORTH:g} nats with probability "
+                f"{advice.probability:.2f} by the first tenth of the run of size "
+                f"{run['size']:g} at {run[LR]:.3g} ({advice.reason})"
+            )
+    return ""
 
 
 def fit_cure(

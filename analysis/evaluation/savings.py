@@ -67,7 +67,7 @@ def savings(
     """
     frame = _clean(runs, by)
     unstable, healthy = frame[frame["unstable"]], frame[frame["healthy"]]
-    sweeps = _regret(frame, by)
+    sweeps = sweep_regret(runs, by=by)
     lost = int(sweeps["winner_stopped"].sum())
 
     def share(rows: pd.DataFrame) -> Interval:
@@ -121,10 +121,7 @@ def sweep_regret(runs: pd.DataFrame, *, by: str = "group") -> pd.DataFrame:
     that isn't stopped; infinite where none is left), `regret` = kept - best, all in nats, and
     `winner_stopped` (all runs with the best loss are). Sweeps without any finite loss have no row.
     """
-    return _regret(_clean(runs, by), by)
-
-
-def _regret(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    frame = _clean(runs, by)
     kept = frame["final"].where(~frame["stopped"], math.inf)
     sweeps = frame.assign(kept=kept).groupby(by, observed=True)
     table = sweeps.agg(

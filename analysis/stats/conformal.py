@@ -56,12 +56,6 @@ def stop_threshold(healthy_maxima: Any, *, alpha: float) -> StopThreshold:
     return StopThreshold(float(np.sort(maxima)[k - 1]), alpha, n, status)
 
 
-def running_maximum(scores: Any) -> np.ndarray:
-    """Returns the largest score up to each reading; -inf until there is one that isn't NaN."""
-    values = np.asarray(scores, float)
-    return np.maximum.accumulate(np.where(np.isnan(values), -math.inf, values))
-
-
 def run_maximum(scores: Any) -> float:
     """Returns a run's largest score, leaving out NaN; -inf where it has none."""
     values = np.asarray(scores, float)

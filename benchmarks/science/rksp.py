@@ -35,8 +35,6 @@ STATES = 2048
 """Token states N that are read."""
 NEAR_ONE = (0.90, 1.05)
 """Moduli that count as near the unit circle."""
-RESIDUAL = 0.1
-"""The paper's tau: modes with a larger relative residual are dropped."""
 
 
 def scores_of(trials: pd.DataFrame) -> pd.Series:

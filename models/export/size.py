@@ -33,11 +33,6 @@ class ExportSize:
         return self.file_bytes - self.ternary_bytes - self.fallback_bytes - self.full_bytes
 
     @property
-    def bits_per_ternary_weight(self) -> float:
-        """Bits of a packed trit, its share of the scale included; 0 without packed trits."""
-        return 8 * self.ternary_bytes / self.ternary_weights if self.ternary_weights else 0.0
-
-    @property
     def bits_per_weight(self) -> float:
         """Bits of the file per value of the model."""
         return 8 * self.file_bytes / self.weights

@@ -76,7 +76,7 @@ def test_its_stored_bytes_are_counted_as_it_says(start):
     width, depth = run.model.width, run.model.depth
     weights = depth * 12 * width**2  # qkv, output, and an MLP four times as wide.
     rows = depth * 9 * width
-    saved = plain["weight_bytes"] - describe(run)["weight_bytes"]
+    saved = plain.weight_bytes - describe(run).weight_bytes
     assert saved == 4 * weights - weights // 4 - 4 * rows
 
 

@@ -65,9 +65,10 @@ def coord_check(
         seeds: seeds of every width; intervals are over them.
         overrides: fields to set in every run, like parametrization.base_width=32.
     """
+    import pandas as pd
     import torch
 
-    from foretune.analysis.claims.mup_theory import fits, judge
+    from foretune.analysis.claims.mup_theory import COLUMNS, fits, judge
     from foretune.models.nets.parametrize import PARAMETRIZATIONS
     from foretune.tuner.config.assignments import parse_assignments
     from foretune.tuner.config.inert import check_effective, without_inert
@@ -86,7 +87,7 @@ def coord_check(
     check_effective([(paths, run)])
     run = without_inert(run)
     torch.set_num_threads(1)
-    table = coordinates(
+    rows = coordinates(
         run,
         parametrizations=parametrizations,
         widths=widths,
@@ -94,6 +95,7 @@ def coord_check(
         lr=lr,
         seeds=seeds,
     )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     judged = judge(table)
     _write(table, judged, folder)
     print("\n".join(_told(judged, steps, lr)))

@@ -79,6 +79,8 @@ def predict(
     print(prediction.reason)
     for line in outlook_lines(prediction):
         print(line)
+    if not prediction.outlook.get("fix") and (fix := _shipped_advice(root, prediction, lr)):
+        print(f"likeliest fix: {fix}")
     if settings:
         print(f"at {' '.join(at)}: {_elsewhere(root, size, prediction, settings)}")
     print(f"horizon: {prediction.horizon}")
@@ -111,6 +113,16 @@ def _elsewhere(
         f"critical learning rate {found.median:.3g} ({found.low:.3g} to {found.high:.3g}); "
         f"{found.status}"
     )
+
+
+def _shipped_advice(directory: Path, prediction: "analysis.Prediction", lr: float | None) -> str:
+    """What the shipped rules say of a sweep that has no twins with a fix."""
+    from foretune import analysis
+    from foretune.analysis.evaluation.cures import advise_sweep
+    from foretune.analysis.records.families import select
+
+    records = analysis.load(directory)
+    return advise_sweep(select(records.trials, prediction.family_values), records.telemetry, lr=lr)
 
 
 def outlook_lines(prediction: "analysis.Prediction") -> list[str]:

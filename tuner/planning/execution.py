@@ -6,7 +6,9 @@ The fields and their checks are apart: a command line reads the fields as they w
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from tyro.conf import arg
 
 Stopper = Literal["none", "forecast"]
 
@@ -55,7 +57,7 @@ class Resources:
 class ExecutionFields(Stopping, Resources):
     """How a sweep runs."""
 
-    scheduler: Literal["none", "asha", "median", "pbt"] = "none"
+    scheduler: Annotated[str, arg(metavar="{none,asha,median,pbt}")] = "none"
     """none runs every trial to its end; asha stops the worse ones of each size early;
     median those that are worse than the median of their size; pbt is refused."""
     grace_steps: int = 0

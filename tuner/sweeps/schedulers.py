@@ -13,7 +13,9 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-SCHEDULERS = ("none", "asha", "median")
+from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.config.override import near
+
 METRIC, TIME = "objective", "step"
 RIVALS = 3
 """Trials of its group that must have come as far before the median may stop one."""
@@ -36,6 +38,18 @@ class Rule:
     """Why it stops a run: a clause that the run's group completes."""
     hear: Callable[[Any, Entrant, dict[str, Any]], object]
     """Tells a bracket of a report from before this process, without asking for a decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a scheduler may stop runs."""
+
+    max_steps: int
+    """Updates of the longest run."""
+    grace_steps: int
+    """Updates before which it stops none."""
+    reduction_factor: float
+    """It keeps one in so many."""
 
 
 class BracketPerGroup(FIFOScheduler):
@@ -119,6 +133,67 @@ class BracketPerGroup(FIFOScheduler):
         return f"{self._rule.name} in {len(self._brackets)} brackets"
 
 
+def asha(pace: Pace) -> Rule:
+    """Asynchronous successive halving (Li et al. 2020): rungs at grace_steps x
+    reduction_factor^k updates."""
+    return Rule(
+        "ASHA",
+        lambda: AsyncHyperBandScheduler(
+            time_attr=TIME,
+            metric=METRIC,
+            mode="min",
+            max_t=pace.max_steps,
+            grace_period=pace.grace_steps,
+            reduction_factor=pace.reduction_factor,
+        ),
+        "was not among the best",
+        lambda bracket, entrant, report: bracket.on_trial_result(None, entrant, report),
+    )
+
+
+def median(pace: Pace) -> Rule:
+    """Stops a run whose best objective is above the median of the others' running means (Golovin
+    et al. 2017, section 3.2.2)."""
+    return Rule(
+        "median rule",
+        lambda: MedianStoppingRule(
+            time_attr=TIME,
+            metric=METRIC,
+            mode="min",
+            grace_period=pace.grace_steps,
+            min_samples_required=RIVALS,
+            # Never pauses: a paused trial would need Ray's checkpoints.
+            min_time_slice=math.inf,  # pyright: ignore[reportArgumentType]
+        ),
+        "was never below the median",
+        # It takes a report down without judging; asked again, it fails on those that it stopped.
+        lambda bracket, entrant, report: bracket.on_trial_complete(None, entrant, report),
+    )
+
+
+SCHEDULERS: dict[str, Callable[[Pace], Rule] | None] = {
+    "none": None,
+    "asha": asha,
+    "median": median,
+}
+"""Schedulers by name; none lets every run train to its end."""
+
+
+def named_rule(name: str) -> Callable[[Pace], Rule] | None:
+    """Returns what SCHEDULERS has by a name; ValueError, with the nearest, for another."""
+    if name == "pbt":
+        raise ValueError(
+            "scheduler must not be pbt: it changes learning rates inside a run and copies weights "
+            "between runs, so that none is the one that its config and id say; use asha or median."
+        )
+    if name not in SCHEDULERS:
+        raise ArgumentError(
+            Argument("scheduler"),
+            f" must be one of {', '.join(SCHEDULERS)}, got {name!r}.{near(name, SCHEDULERS)}",
+        )
+    return SCHEDULERS[name]
+
+
 def make_scheduler(
     name: str,
     *,
@@ -129,19 +204,11 @@ def make_scheduler(
 ) -> BracketPerGroup | None:
     """Returns the scheduler of a name, or None for `none` (first in, first out).
 
-    asha: asynchronous successive halving (Li et al. 2020), rungs at grace_steps x
-    reduction_factor^k optimizer updates. median: stops a run whose best objective is above the
-    median of the others' running means (Golovin et al. 2017, section 3.2.2). Either has a bracket
-    for each of groups (by run id). Raises ValueError for values out of range.
+    It has a bracket for each of groups (by run id); max_steps and grace_steps count updates.
+    Raises ValueError for values out of range.
     """
-    if name == "pbt":
-        raise ValueError(
-            "scheduler must not be pbt: it changes learning rates inside a run and copies weights "
-            "between runs, so that none is the one that its config and id say; use asha or median."
-        )
-    if name not in SCHEDULERS:
-        raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}.")
-    if name == "none":
+    rule = named_rule(name)
+    if rule is None:
         return None
     if not 1 <= grace_steps <= max_steps:
         raise ValueError(
@@ -149,39 +216,5 @@ def make_scheduler(
         )
     if not 1 < reduction_factor < math.inf:
         raise ValueError(f"reduction_factor must be above 1, got {reduction_factor:g}.")
-    rule = _asha(max_steps, grace_steps, reduction_factor)
-    return BracketPerGroup(rule if name == "asha" else _median(grace_steps), groups=groups)
-
-
-def _asha(max_steps: int, grace_steps: int, reduction_factor: float) -> Rule:
-    return Rule(
-        "ASHA",
-        lambda: AsyncHyperBandScheduler(
-            time_attr=TIME,
-            metric=METRIC,
-            mode="min",
-            max_t=max_steps,
-            grace_period=grace_steps,
-            reduction_factor=reduction_factor,
-        ),
-        "was not among the best",
-        lambda bracket, entrant, report: bracket.on_trial_result(None, entrant, report),
-    )
-
-
-def _median(grace_steps: int) -> Rule:
-    return Rule(
-        "median rule",
-        lambda: MedianStoppingRule(
-            time_attr=TIME,
-            metric=METRIC,
-            mode="min",
-            grace_period=grace_steps,
-            min_samples_required=RIVALS,
-            # Never pauses: a paused trial would need Ray's checkpoints.
-            min_time_slice=math.inf,  # pyright: ignore[reportArgumentType]
-        ),
-        "was never below the median",
-        # It takes a report down without judging; asked again, it fails on those that it stopped.
-        lambda bracket, entrant, report: bracket.on_trial_complete(None, entrant, report),
-    )
+    pace = Pace(max_steps, grace_steps, reduction_factor)
+    return BracketPerGroup(rule(pace), groups=groups)

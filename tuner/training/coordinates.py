@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from foretune.analysis.claims.mup_theory import COLUMNS, EMBEDDINGS
+from foretune.analysis.claims.mup_theory import EMBEDDINGS
 from foretune.models import Tap
 from foretune.models.blocks.block_config import BlockConfig
 from foretune.models.blocks.layers import Linear
@@ -76,8 +75,9 @@ def coordinates(
     lr: float = 1e-2,
     seeds: int = 3,
     change_rules: Change | None = None,
-) -> pd.DataFrame:
-    """Returns the coordinates of each parametrization, width, seed and step, as a table of COLUMNS.
+) -> list[dict[str, Any]]:
+    """Returns the coordinates of each parametrization, width, seed and step: rows with
+    the columns of `analysis.claims.mup_theory.COLUMNS`.
 
     run gives everything but width, parametrization, seed, learning rate and length; it is trained
     at a constant learning rate, without warm-up, clipping and decay. The batch that is measured is
@@ -93,12 +93,11 @@ def coordinates(
         (name, width, seed): _at(run, name, width, seed)
         for name, width, seed in product(parametrizations, widths, range(seeds))
     }
-    rows = [
+    return [
         {"parametrization": name, "width": width, "seed": seed, **row}
         for (name, width, seed), one in runs.items()
         for row in _follow(one, change_rules)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def check_known(run: Run) -> None:

@@ -1,6 +1,7 @@
 """Which fix a run wants: recovered from twins whose truth is known, and said with a reason."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,20 @@ from synthetic import write_sweep
 
 from foretune.analysis import load
 from foretune.analysis.evaluation.backtest import clusters_of, context_of, histories
-from foretune.analysis.evaluation.cures import SHARE, advise, fit_cure, read_cures, write_cures
+from foretune.analysis.evaluation.cures import (
+    SHARE,
+    advise,
+    advise_sweep,
+    fit_cure,
+    read_cures,
+    write_cures,
+)
 from foretune.analysis.inside_run.features import Trace
 from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.twins import FIXES, twins_of
+from foretune.analysis.records.bank import read_bank
 
+BANK = Path(__file__).parents[3] / "benchmarks" / "bank"
 LRS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 
@@ -71,3 +81,15 @@ def test_shipped_rules_advise_every_fix_that_a_run_lacks(records):
     assert [advice.fix for advice in fixed] == ["a third of the learning rate"]
     bare = advise(history.drop(columns="max_attention_logit"), context)
     assert all(math.isnan(advice.probability) and not advice.worth for advice in bare)
+
+
+def test_a_sweep_without_twins_is_told_the_likeliest_fix():
+    """On real runs: those of the bank's core without qk-layernorm, width 128 the largest."""
+    bank = read_bank(BANK)
+    core = bank.trials[bank.trials["part"].eq("core") & ~bank.trials["model.qk_norm"].astype(bool)]
+    told = advise_sweep(core, bank.telemetry, lr=0.1)
+    assert told.startswith("qk-layernorm, worth more than 0.1 nats with probability ")
+    assert "of the run of size 128 at 0.1 (largest attention logit " in told
+    assert advise_sweep(core, bank.telemetry) == advise_sweep(core, bank.telemetry, lr=1.0) != ""
+    assert advise_sweep(core, bank.telemetry, lr=3e-3) == ""
+    assert advise_sweep(core.iloc[:0], bank.telemetry) == ""

@@ -127,8 +127,10 @@ def test_size_is_the_inverse_of_at_size_and_nothing_else_moves(config):
 
 
 @each()
-def test_the_smallest_rung_has_at_most_100k_parameters(config):
-    assert 0 < count(config).n_params <= 100_000
+def test_the_smallest_rung_is_small(config):
+    """100,000 parameters at most, but for ResNets, which start at 8 channels (see decisions.md)."""
+    most = {"resnet18": 180_000, "resnet34": 340_000, "resnet50": 380_000}
+    assert 0 < count(config).n_params <= most.get(getattr(config, "name", ""), 100_000)
 
 
 @each()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from short_runs import small
 
-from foretune.analysis.claims.mup_theory import FAILS, FITS, LAYERS, judge
+from foretune.analysis.claims.mup_theory import COLUMNS, FAILS, FITS, LAYERS, judge
 from foretune.models import TransformerConfig, ViTConfig
 from foretune.models.nets.parametrize import Rule
 from foretune.tuner.cli.main import main
@@ -79,7 +79,8 @@ def short(text, **changes):
 
 def check(run, change_rules=None, widths=(16, 32, 64, 128), **how):
     how = {"parametrizations": ["mup-intermediate"], "seeds": 2, "steps": 6, **how}
-    return coordinates(run, widths=widths, change_rules=change_rules, **how)
+    rows = coordinates(run, widths=widths, change_rules=change_rules, **how)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def failing(table):
