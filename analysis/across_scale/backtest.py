@@ -1,4 +1,4 @@
-"""How well small sizes foretell larger ones: all sets of smaller sizes fitted, the rest predicted.
+"""How well small sizes forecast larger ones: all sets of smaller sizes fitted, the rest predicted.
 
 Rolling origin: laws see the sizes up to one of them and predict each later one. Rows are of three
 kinds: a critical learning rate, the signal of one run at a fixed learning rate, and whether a cell

@@ -1,4 +1,4 @@
-"""Whoever foretells the critical learning rate of a size that was not fitted."""
+"""What forecasts the critical learning rate of a size that was not fitted."""
 
 import math
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ from foretune.analysis.measures.crossing import READ_WINDOW, Where
 from foretune.analysis.measures.excess import WORTH
 from foretune.analysis.measures.signal import CELL, SIGNAL, absence, read_signal
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, Threshold, calibrate
-from foretune.analysis.records.families import FIXES, Family, families, held_constant
+from foretune.analysis.records.families import FIX_OF_SIGNAL, Family, families, held_constant
 from foretune.analysis.records.load import Records, load
 from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
 from foretune.analysis.stats.status import Status
@@ -204,7 +204,7 @@ def danger_line(
     cells = [
         read_signal(family.trials, records.telemetry, signal=signal).assign(family=family.label)
         for family in families(records.trials)
-        if not family.values.get(FIXES.get(signal, ""), False)
+        if not family.values.get(FIX_OF_SIGNAL.get(signal, ""), False)
     ]
     columns = [*CELL, "family"]
     return calibrate(pd.concat(cells, ignore_index=True) if cells else _no_cells(columns))
@@ -233,7 +233,7 @@ def choose_family(
     if table is not None and len(table):
         sizes = table[table["status"] == Where.CROSSED].groupby("family")["n_params"].nunique()
         crossed = {str(name): int(count) for name, count in sizes.items()}
-    fix = FIXES.get(signal, "")
+    fix = FIX_OF_SIGNAL.get(signal, "")
     return max(every, key=lambda f: (not f.values.get(fix, False), crossed.get(f.label, 0)))
 
 

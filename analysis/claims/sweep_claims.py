@@ -15,7 +15,7 @@ from foretune.analysis.claims.claim import LOSS_SEED_SD, Claim
 from foretune.analysis.laws.critical_law import CriticalLaw
 from foretune.analysis.measures.sensitivity import sensitivity_table
 from foretune.analysis.measures.signal import SIGNAL, absence, read_signal
-from foretune.analysis.records.families import FIXES, Family, factors, families, twin_of
+from foretune.analysis.records.families import FIX_OF_SIGNAL, Family, factors, families, twin_of
 from foretune.analysis.records.load import Records
 from foretune.analysis.stats.verdict import Verdict
 
@@ -44,7 +44,7 @@ def claims(
     found = []
     for without, cured in pairs:
         found += [sensitivity_claim(table, without, cured), high_lr_claim(records, without, cured)]
-    fix = FIXES.get(signal, "")
+    fix = FIX_OF_SIGNAL.get(signal, "")
     if not pairs and fix in factors(records.trials):
         text = f"Cannot tell what {fix} changes: no two families differ in it alone."
         found.append(Claim("the cure", text, Verdict.CANNOT_TELL, {}))

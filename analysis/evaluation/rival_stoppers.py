@@ -54,7 +54,7 @@ class Curves:
         return newest_R
 
 
-Rule = Callable[[Curves], np.ndarray]
+Rival = Callable[[Curves], np.ndarray]
 
 
 def successive_halving(
@@ -192,7 +192,7 @@ def _endings(sweep: Curves, step: float, running_R: np.ndarray) -> dict[int, End
     return found
 
 
-def _replay(rule: Rule, curves: pd.DataFrame, runs: pd.DataFrame, loss: str, by: str) -> pd.Series:
+def _replay(rule: Rival, curves: pd.DataFrame, runs: pd.DataFrame, loss: str, by: str) -> pd.Series:
     """The stops of a rule, sweep by sweep."""
     read = _clean(curves, runs, loss, by)
     stops = pd.Series(math.nan, index=pd.Index(runs["run_id"], name="run_id"), name="stop_step")

@@ -15,7 +15,7 @@ LADDER: Final = "model.ladder"
 WIDTH, DEPTH, HEAD_DIM = "model.width", "model.depth", "model.head_dim"
 NOT_FACTORS: Final = (LR, "seed", WIDTH, "model.size")
 
-FIXES: Final = MappingProxyType({"max_attention_logit": "model.qk_norm"})
+FIX_OF_SIGNAL: Final = MappingProxyType({"max_attention_logit": "model.qk_norm"})
 """The boolean config field that is the known cure for a signal's growth (qk-layernorm)."""
 
 CONDITIONS: Final = MappingProxyType(
@@ -176,7 +176,7 @@ def select(trials: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
 
 def twin_of(family: Family, all_families: list[Family], signal: str) -> Family | None:
     """The family with the signal's cure and every other factor equal; None where there is none."""
-    fix = FIXES.get(signal)
+    fix = FIX_OF_SIGNAL.get(signal)
     if fix is None or bool(family.values.get(fix, True)):
         return None
     wanted = {**family.values, fix: True}

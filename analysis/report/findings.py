@@ -24,7 +24,7 @@ from foretune.analysis.laws.critical_law import CriticalLaw
 from foretune.analysis.measures.critical_lr import critical_table, window_check
 from foretune.analysis.measures.sensitivity import sensitivity_table
 from foretune.analysis.measures.signal import CELL, SIGNAL, read_signal
-from foretune.analysis.records.families import FIXES, LR, Family, factors, families
+from foretune.analysis.records.families import FIX_OF_SIGNAL, LR, Family, factors, families
 from foretune.analysis.records.load import Records
 
 Check = tuple[str | os.PathLike[str], str | os.PathLike[str]]
@@ -145,7 +145,7 @@ def missing(found: Findings) -> list[str]:
         out.append(f"{found.law.status[0].upper()}{found.law.status[1:]}.")
     if "seed" in trials and ended["seed"].nunique() < 2:
         out.append("One seed was run: intervals rest on a prior for the noise between seeds.")
-    fix = FIXES[SIGNAL]
+    fix = FIX_OF_SIGNAL[SIGNAL]
     if fix in trials and fix not in factors(trials) and found.formats is None and not found.absent:
         out.append("No twin with qk-layernorm was run, so its effect is unknown.")
     return out

@@ -16,7 +16,7 @@ from foretune.tuner.cli.list import list_names
 from foretune.tuner.config.quantizers import QUANTIZERS, Quantizer
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run
-from foretune.tuner.planning.run_names import label_runs
+from foretune.tuner.planning.run_names import name_runs
 from foretune.tuner.records.run_json import describe, run_id
 from foretune.tuner.sweeps.trials import competitors
 
@@ -84,7 +84,7 @@ def test_it_has_a_name_everywhere(start, capsys):
     list_names("quantizers")
     assert "uniform2-rows        2 bits, evenly apart\n" in capsys.readouterr().out
     runs = [resolve(start, overrides={"quantizer": name}) for name in ("int8", "uniform2-rows")]
-    labels = label_runs(runs)
+    labels = name_runs(runs)
     assert [labels[run_id(run)] for run in runs] == ["quantizer=int8", "quantizer=uniform2-rows"]
     assert competitors(runs[1], 16) == "size 16, uniform2"
 

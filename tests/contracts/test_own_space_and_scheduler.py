@@ -9,7 +9,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from foretune.tuner.cli.main import main
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.spaces import named_preset, named_space
-from foretune.tuner.sweeps.schedulers import SCHEDULERS, Pace, Rule, make_scheduler
+from foretune.tuner.sweeps.schedulers import SCHEDULERS, Pace, StopRule, make_scheduler
 
 SPACE = '''
 """Does decay matter?"""
@@ -33,8 +33,8 @@ class StopAbove(FIFOScheduler):
         return TrialScheduler.STOP if bad else TrialScheduler.CONTINUE
 
 
-def above(pace: Pace) -> Rule:
-    return Rule(
+def above(pace: Pace) -> StopRule:
+    return StopRule(
         "limit",
         lambda: StopAbove(pace.grace_steps),
         "was above 3 nats",

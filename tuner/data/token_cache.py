@@ -66,7 +66,7 @@ def cached_corpus(data: "Data") -> Corpus:
 
 
 def cache_folder(data: "Data") -> Path:
-    """Returns where the tokens of some data are kept; its name changes with whatever they hang on.
+    """Returns where the tokens of some data are kept; its name changes with all they depend on.
 
     ValueError for a local folder that isn't there.
     """

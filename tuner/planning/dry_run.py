@@ -8,7 +8,7 @@ from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_skip import skips
 from foretune.tuner.planning.optuna_plan import open_plan
 from foretune.tuner.planning.plan import Plan
-from foretune.tuner.planning.run_names import label_runs
+from foretune.tuner.planning.run_names import name_runs
 from foretune.tuner.records.run_json import cost, describe
 
 if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
@@ -27,7 +27,7 @@ def print_plan(plan: Plan, execution: Execution) -> int:
 
 
 def _print_runs(runs: list[Run], execution: Execution) -> int:
-    labels = label_runs(runs)
+    labels = name_runs(runs)
     records = [describe(run) for run in runs]
     skipped, sentences = skips(records, execution)
     for record in records:

@@ -44,7 +44,7 @@ MLFLOW_SHARE = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Cost:
     """What some trials of one size cost together, and the largest of them in memory."""
 
     size: str
@@ -64,17 +64,17 @@ class Estimate:
     cpu_seconds: float
     """Of one core."""
 
-    def scaled(self, factor: float) -> "Estimate":
+    def scaled(self, factor: float) -> "Cost":
         """Returns the estimate of so many times as many trials."""
         names = ("trials", "flops", "samples", "row_bytes", "cpu_seconds")
         return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
-def estimate(run: Run, *, size: str = "") -> Estimate:
+def estimate(run: Run, *, size: str = "") -> Cost:
     """Returns what one run costs."""
     record = describe(run)
     flops = cost(record)
-    return Estimate(
+    return Cost(
         size=size or str(record.size or "-"),
         trials=1,
         n_params=record.n_params,
@@ -110,7 +110,7 @@ def _row_bytes(run: Run) -> int:
     return PLAIN_ROW_BYTES * (run.steps + 1 - probed) + full * probed
 
 
-def by_size(runs: Sequence[Run]) -> list[Estimate]:
+def by_size(runs: Sequence[Run]) -> list[Cost]:
     """Returns an estimate for each size, in order; with several ladders, for each size of each."""
     ladders = {getattr(run.model, "ladder", "") for run in runs}
     groups: dict[tuple[str, int], list[Run]] = {}
@@ -123,14 +123,14 @@ def by_size(runs: Sequence[Run]) -> list[Estimate]:
     ]
 
 
-def _sum(estimates: Iterable[Estimate], size: str) -> Estimate:
+def _sum(estimates: Iterable[Cost], size: str) -> Cost:
     every = list(estimates)
     known = [e.activation_bytes for e in every if e.activation_bytes is not None]
     sums = {
         name: sum(getattr(e, name) for e in every)
         for name in ("trials", "flops", "samples", "row_bytes", "cpu_seconds")
     }
-    return Estimate(
+    return Cost(
         size=size,
         n_params=max(e.n_params for e in every),
         n_params_total=max(e.n_params_total for e in every),
@@ -162,7 +162,7 @@ def estimate_lines(runs: Sequence[Run], *, trials: int | None = None) -> list[st
     return [*table, *_sums(runs, total)]
 
 
-def _cells(e: Estimate) -> tuple[str, ...]:
+def _cells(e: Cost) -> tuple[str, ...]:
     activations = "-" if e.activation_bytes is None else in_bytes(e.activation_bytes)
     return (
         e.size,
@@ -177,7 +177,7 @@ def _cells(e: Estimate) -> tuple[str, ...]:
     )
 
 
-def _sums(runs: Sequence[Run], total: Estimate) -> list[str]:
+def _sums(runs: Sequence[Run], total: Cost) -> list[str]:
     cpu = in_hours(total.cpu_seconds / CPU_CORES)
     names = ", ".join(dict.fromkeys(run.data.name for run in runs))
     gpu = (

@@ -32,10 +32,10 @@ class SkipRule:
         self._known = list(families(records.trials))
 
         @cache
-        def foretell(family: str, n_params: float, lr: float) -> analysis.Prediction:
+        def forecast(family: str, n_params: float, lr: float) -> analysis.Prediction:
             return analysis.predict(records, n_params=n_params, lr=lr, family=family)
 
-        self._foretell = foretell
+        self._forecast = forecast
 
     def end(self, run: RunRecord) -> tuple[RunEnd | None, str]:
         """Returns the end of a run that isn't to begin, None for one that is.
@@ -56,7 +56,7 @@ class SkipRule:
             least = min(differences, key=len, default=["its settings"])
             return None, f"no family of runs there has the same {', '.join(least)}"
         family = self._known[differences.index([])]
-        prediction = self._foretell(family.label, float(run.n_params), float(config[LR]))
+        prediction = self._forecast(family.label, float(run.n_params), float(config[LR]))
         if prediction.probability is None or not 0 <= prediction.probability <= 1:
             return None, prediction.reason
         return prediction.probability, prediction.reason

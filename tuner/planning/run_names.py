@@ -11,7 +11,7 @@ from foretune.tuner.records.run_json import run_id
 from foretune.tuner.tracking.short_names import usual_values
 
 
-def label_runs(runs: list[Run]) -> dict[str, str]:
+def name_runs(runs: list[Run]) -> dict[str, str]:
     """Returns a short name for every run, by run id: the fields in which they differ.
 
     A number format goes by its quantizer's name and what is unlike that quantizer. Where runs

@@ -11,7 +11,7 @@ from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.format_cells import quantizer_cells, quantizer_table
 from foretune.analysis.figures.format_figure import quantizer_figure
 from foretune.analysis.records.load import Records
-from foretune.tuner.reproduce.figure import Figure, Judge, Part, Parts
+from foretune.tuner.reproduce.figure import Figure, FigureJudge, FigureSweep, FigureSweeps
 
 SILENT = "the source's abstract gives neither its architectures nor its settings."
 
@@ -19,10 +19,10 @@ Table = Callable[[pd.DataFrame, str], pd.DataFrame]
 Claims = Callable[[pd.DataFrame, str], list[Claim]]
 
 
-def _each(table: Table, claims: Claims, *, x: str = "size") -> Judge:
+def _each(table: Table, claims: Claims, *, x: str = "size") -> FigureJudge:
     """Returns a judge that answers for every part by itself; x is the figure's horizontal axis."""
 
-    def judge(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+    def judge(records: Mapping[str, Records], parts: FigureSweeps) -> dict[str, Answer]:
         answers = {}
         for label, part in parts.items():
             trials = records[label].trials
@@ -55,12 +55,12 @@ LM_SMALL = {"steps": 3000, "batch_size": 64, "micro_batch_size": 64}
 def _language(
     question: str,
     space: str,
-    judge: Judge,
+    judge: FigureJudge,
     sizes: tuple[int, ...] = (),
 ) -> Figure:
     """Returns a claim about language models; `sizes` are those of `small`."""
-    tiny = {"lm": Part(space=space, overrides=LM)}
-    small = {"lm": Part(space=space, sizes=sizes, overrides=LM_SMALL)}
+    tiny = {"lm": FigureSweep(space=space, overrides=LM)}
+    small = {"lm": FigureSweep(space=space, sizes=sizes, overrides=LM_SMALL)}
     return Figure(
         question=question, parts={"tiny": tiny, "small": small}, missing=SILENT, judge=judge
     )
@@ -71,7 +71,7 @@ IMAGES_SMALL = {"steps": 8000, "batch_size": 128, "micro_batch_size": 128, "data
 RESNET, CNN, VIT = (12, 24), (8, 16), (32, 64)
 
 
-def _vision(overrides: Mapping[str, Any], steps: int) -> dict[str, Part]:
+def _vision(overrides: Mapping[str, Any], steps: int) -> dict[str, FigureSweep]:
     glyphs = {**overrides, "data.name": "glyphs", "model.classes": 100}
     return {
         "resnet-glyphs": _images("resnet-tiny", RESNET, glyphs),
@@ -80,8 +80,8 @@ def _vision(overrides: Mapping[str, Any], steps: int) -> dict[str, Part]:
     }
 
 
-def _images(preset: str, sizes: tuple[int, ...], overrides: Mapping[str, Any]) -> Part:
-    return Part(
+def _images(preset: str, sizes: tuple[int, ...], overrides: Mapping[str, Any]) -> FigureSweep:
+    return FigureSweep(
         space="ternary-vision", preset=preset, sizes=sizes, overrides=overrides, metric="error"
     )
 

@@ -20,7 +20,7 @@ DIGITS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class FigureSweep:
     """One sweep of a figure."""
 
     space: str | Space
@@ -37,9 +37,9 @@ class Part:
     """The settings that the sweep compares: {name: {dotted field: value}}."""
 
 
-Parts = Mapping[str, Part]
+FigureSweeps = Mapping[str, FigureSweep]
 """{name of the sweep's directory: sweep}; figures that share a sweep give it the same name."""
-Judge = Callable[[Mapping[str, Records], Parts], Mapping[str, Answer]]
+FigureJudge = Callable[[Mapping[str, Records], FigureSweeps], Mapping[str, Answer]]
 """(records by part, parts) -> answers by the name of their files; empty is the figure's own."""
 
 
@@ -48,9 +48,9 @@ class Figure:
     """A figure or a claim of a source: its question, its sweeps at each scale, and their judge."""
 
     question: str
-    parts: Mapping[str, Parts]
+    parts: Mapping[str, FigureSweeps]
     """{scale: parts}."""
-    judge: Judge | None = None
+    judge: FigureJudge | None = None
     missing: str = ""
     """Why there are scales without parts."""
     freeze: bool = False

@@ -21,7 +21,7 @@ from foretune.tuner.planning.spaces import named_space, narrow
 from foretune.tuner.records.journal import describe_all, enlarge
 from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.reproduce.catalog import FIGURES
-from foretune.tuner.reproduce.figure import SCALES, Figure, Part, Parts
+from foretune.tuner.reproduce.figure import SCALES, Figure, FigureSweep, FigureSweeps
 from foretune.tuner.sweeps.sweep import resume, sweep_plan
 from foretune.whole_files import atomic_write
 
@@ -93,7 +93,7 @@ def _named(name: str) -> Figure:
     return FIGURES[name]
 
 
-def _parts(figure: Figure, name: str, scale: str) -> Parts:
+def _parts(figure: Figure, name: str, scale: str) -> FigureSweeps:
     if scale not in SCALES:
         raise ArgumentError(
             Argument("scale"), f" must be one of {', '.join(SCALES)}, got {scale!r}."
@@ -106,7 +106,7 @@ def _parts(figure: Figure, name: str, scale: str) -> Parts:
     return figure.parts[scale]
 
 
-def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> None:
+def _check_overrides(part: FigureSweep, label: str, overrides: Mapping[str, Any]) -> None:
     """ValueError where a setting would make the runs that a sweep compares the same, or others."""
     named = {path for fields in part.variants.values() for path in fields}
     if not isinstance(part.space, str):
@@ -127,7 +127,7 @@ def _check_overrides(part: Part, label: str, overrides: Mapping[str, Any]) -> No
             )
 
 
-def plan_part(part: Part, label: str, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:
+def plan_part(part: FigureSweep, label: str, *, seeds: int, overrides: Mapping[str, Any]) -> Plan:
     """Returns what one sweep of a figure runs."""
     changes = {**part.overrides, **overrides}
     own = named_space(part.space) if isinstance(part.space, str) else part.space
@@ -176,7 +176,7 @@ def _print_cost(plans: Mapping[str, Plan]) -> int:
     return 0
 
 
-def _conclude(figure: Figure, name: str, parts: Parts, out: Path, command: str) -> None:
+def _conclude(figure: Figure, name: str, parts: FigureSweeps, out: Path, command: str) -> None:
     if figure.freeze:
         print(freeze({label: out / label for label in parts}, out / name, command=command))
         return

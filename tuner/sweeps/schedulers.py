@@ -29,7 +29,7 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class StopRule:
     """One of Ray's schedulers, and how it is spoken of and to."""
 
     name: str
@@ -59,7 +59,7 @@ class BracketPerGroup(FIFOScheduler):
     replayed with `replay`, since Ray restores no scheduler after a crash.
     """
 
-    def __init__(self, rule: Rule, *, groups: Mapping[str, Hashable]):
+    def __init__(self, rule: StopRule, *, groups: Mapping[str, Hashable]):
         """groups is {run id: group}, which a reason names as it prints: `size 32`."""
         super().__init__()
         self._rule, self._groups = rule, groups
@@ -133,10 +133,10 @@ class BracketPerGroup(FIFOScheduler):
         return f"{self._rule.name} in {len(self._brackets)} brackets"
 
 
-def asha(pace: Pace) -> Rule:
+def asha(pace: Pace) -> StopRule:
     """Asynchronous successive halving (Li et al. 2020): rungs at grace_steps x
     reduction_factor^k updates."""
-    return Rule(
+    return StopRule(
         "ASHA",
         lambda: AsyncHyperBandScheduler(
             time_attr=TIME,
@@ -151,10 +151,10 @@ def asha(pace: Pace) -> Rule:
     )
 
 
-def median(pace: Pace) -> Rule:
+def median(pace: Pace) -> StopRule:
     """Stops a run whose best objective is above the median of the others' running means (Golovin
     et al. 2017, section 3.2.2)."""
-    return Rule(
+    return StopRule(
         "median rule",
         lambda: MedianStoppingRule(
             time_attr=TIME,
@@ -171,7 +171,7 @@ def median(pace: Pace) -> Rule:
     )
 
 
-SCHEDULERS: dict[str, Callable[[Pace], Rule] | None] = {
+SCHEDULERS: dict[str, Callable[[Pace], StopRule] | None] = {
     "none": None,
     "asha": asha,
     "median": median,
@@ -179,7 +179,7 @@ SCHEDULERS: dict[str, Callable[[Pace], Rule] | None] = {
 """Schedulers by name; none lets every run train to its end."""
 
 
-def named_rule(name: str) -> Callable[[Pace], Rule] | None:
+def named_rule(name: str) -> Callable[[Pace], StopRule] | None:
     """Returns what SCHEDULERS has by a name; ValueError, with the nearest, for another."""
     if name == "pbt":
         raise ValueError(

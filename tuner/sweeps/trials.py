@@ -18,7 +18,7 @@ from foretune.tuner.cluster.watchdog import Watchdog
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_stop import ForecastStop
-from foretune.tuner.planning.run_names import label_runs
+from foretune.tuner.planning.run_names import name_runs
 from foretune.tuner.records.journal import past_reports
 from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import RunRecord, cost
@@ -178,7 +178,7 @@ def _tuner(
 
 def _roster(files: TrialFiles, journal: list[RunRecord], draws: "Draws | None") -> _Roster:
     roster = _Roster(files, {}, {}, {})
-    labels = {} if draws else label_runs([record.run for record in journal])
+    labels = {} if draws else name_runs([record.run for record in journal])
     for record in journal:
         roster.add(record, draws.label(record) if draws else labels[record.run_id])
     return roster

@@ -244,7 +244,7 @@ def measured_critical_lr(width):
     return critical_lr(frame, threshold=100.0).value
 
 
-def test_small_models_foretell_larger_ones_on_measured_logits():
+def test_small_models_forecast_larger_ones_on_measured_logits():
     rows = [(36.0 * width**2, measured_critical_lr(width)) for width in (16, 32, 64)]
     law = fit_critical_lr(pd.DataFrame(rows, columns=["n_params", "critical_lr"]))
     assert law.slope == pytest.approx(-0.5, abs=0.05)

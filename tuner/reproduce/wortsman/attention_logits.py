@@ -24,14 +24,14 @@ from foretune.search_spaces.wortsman import (
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.tokens import Data
 from foretune.tuner.data.bigram import bigram_loss
-from foretune.tuner.reproduce.figure import DIGITS, Figure, Part, Parts
+from foretune.tuner.reproduce.figure import DIGITS, Figure, FigureSweep, FigureSweeps
 from foretune.tuner.reproduce.wortsman.judges import WITHOUT, Curves, lower, of_runs, of_variants
 from foretune.tuner.reproduce.wortsman.scales import DETAIL, Scale, at_scales
 
 EARLIER = "without qk-layernorm models diverge at lower learning rates as N grows"
 
 
-def logits(scale: Scale) -> dict[str, Part]:
+def logits(scale: Scale) -> dict[str, FigureSweep]:
     """Size x learning rate x qk-layernorm, with full telemetry: ten figures read these runs."""
     part = scale.part(attention_logits.VARIANTS, sizes=scale.law_sizes, **scale.detail)
     return {"logits": part}
@@ -71,7 +71,7 @@ FIG_E1 = Figure(
 )
 
 
-def _kappas(scale: Scale) -> dict[str, Part]:
+def _kappas(scale: Scale) -> dict[str, FigureSweep]:
     """Forced logits, per architecture, head dimension and context."""
     parts = {"kappa": _kappa(scale, _language_models(scale), scale.preset, scale.overrides)}
     if scale.images:
@@ -100,11 +100,13 @@ def _language_models(scale: Scale) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _kappa(scale: Scale, variants: Variants, preset: str, overrides: Mapping[str, Any]) -> Part:
+def _kappa(
+    scale: Scale, variants: Variants, preset: str, overrides: Mapping[str, Any]
+) -> FigureSweep:
     grid = {"model.kappa": tune.grid_search(kappa.KAPPAS), "optimizer.lr": 1e-2}
     own = {path for fields in variants.values() for path in fields}
     fixed = {**DETAIL, "steps": scale.steps, "model.width": scale.few_sizes[0], **overrides}
-    return Part(
+    return FigureSweep(
         space=[{**fields, **grid} for fields in variants.values()],
         preset=preset,
         overrides={path: value for path, value in fixed.items() if path not in own},
@@ -112,7 +114,7 @@ def _kappa(scale: Scale, variants: Variants, preset: str, overrides: Mapping[str
     )
 
 
-def _forced(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+def _forced(records: Mapping[str, Records], parts: FigureSweeps) -> dict[str, Answer]:
     """Each variant is an architecture, held against a bigram model of its text."""
     architectures: dict[str, Records] = {}
     bigrams: dict[str, float] = {}
@@ -133,7 +135,7 @@ FIG10 = Figure(
 )
 
 
-def _head_scales(scale: Scale) -> dict[str, Part]:
+def _head_scales(scale: Scale) -> dict[str, FigureSweep]:
     return {"head-scale": scale.part(head_scale.VARIANTS)}
 
 
@@ -162,7 +164,7 @@ FIG_E6 = Figure(
 )
 
 
-def _spans(scale: Scale) -> dict[str, Part]:
+def _spans(scale: Scale) -> dict[str, FigureSweep]:
     return {"qk-span": scale.part(qk_norm_span.VARIANTS)}
 
 
@@ -181,7 +183,7 @@ FIG_E8 = Figure(
 )
 
 
-def _pointwise(scale: Scale) -> dict[str, Part]:
+def _pointwise(scale: Scale) -> dict[str, FigureSweep]:
     return {"pointwise": scale.part(pointwise_attention.VARIANTS)}
 
 

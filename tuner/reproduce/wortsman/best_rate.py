@@ -7,7 +7,7 @@ from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.curves.loss_curves import loss_curves
 from foretune.analysis.wortsman.curves.questions import Compare, TrendDifference
 from foretune.search_spaces.wortsman import mup, rms_scaled_lr
-from foretune.tuner.reproduce.figure import Figure, Part, Parts
+from foretune.tuner.reproduce.figure import Figure, FigureSweep, FigureSweeps
 from foretune.tuner.reproduce.wortsman.attention_logits import logits
 from foretune.tuner.reproduce.wortsman.judges import WITH, WITHOUT, Curves, lower, variants_of
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
@@ -17,7 +17,7 @@ STEADIER = TrendDifference(
 )
 
 
-def _parametrizations(scale: Scale, *, qk_norm: bool = True) -> dict[str, Part]:
+def _parametrizations(scale: Scale, *, qk_norm: bool = True) -> dict[str, FigureSweep]:
     variants = mup.variants(scale.sizes[0], qk_norm=qk_norm)
     return {"mup" if qk_norm else "mup-bare": scale.part(variants, sizes=scale.sizes)}
 
@@ -46,7 +46,7 @@ FIG8 = Figure(
 )
 
 
-def _with_and_without(scale: Scale) -> dict[str, Part]:
+def _with_and_without(scale: Scale) -> dict[str, FigureSweep]:
     return {**_parametrizations(scale), **_parametrizations(scale, qk_norm=False)}
 
 
@@ -55,7 +55,7 @@ NO_SUBSTITUTE = Compare(
 )
 
 
-def _no_substitute(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+def _no_substitute(records: Mapping[str, Records], parts: FigureSweeps) -> dict[str, Answer]:
     """muP without qk-layernorm against itself, and against the standard form with qk-layernorm."""
     bare = {f"{name}, bare": {**f, **WITHOUT} for name, f in variants_of(parts).items()}
     title = "Figure E.4: muP without qk-layernorm"
@@ -92,7 +92,7 @@ FIG_E5 = Figure(
 )
 
 
-def _rms_scaled(scale: Scale) -> dict[str, Part]:
+def _rms_scaled(scale: Scale) -> dict[str, FigureSweep]:
     """Learning rates relative to the RMS of a tensor; the others' are figure 1's."""
     scaled = scale.part(rms_scaled_lr.SCALED, rates=rms_scaled_lr.RATES)
     return {"rms-lr": scaled, **logits(scale)}

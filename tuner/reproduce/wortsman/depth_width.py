@@ -10,13 +10,13 @@ from foretune.analysis.wortsman.curves.questions import (
     TrendDifference,
 )
 from foretune.search_spaces.wortsman import depth_width
-from foretune.tuner.reproduce.figure import Figure, Part
+from foretune.tuner.reproduce.figure import Figure, FigureSweep
 from foretune.tuner.reproduce.wortsman.attention_logits import EARLIER
 from foretune.tuner.reproduce.wortsman.judges import Curves
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
-def _ladders(scale: Scale, *, qk_norm: bool = True) -> dict[str, Part]:
+def _ladders(scale: Scale, *, qk_norm: bool = True) -> dict[str, FigureSweep]:
     """Width, depth and both."""
     space = depth_width.ladders(
         sizes=scale.sizes,

@@ -10,7 +10,7 @@ from foretune.analysis.wortsman.gradients.epsilon_onset import epsilon_onset
 from foretune.analysis.wortsman.gradients.gradient_traces import gradient_traces
 from foretune.analysis.wortsman.gradients.gradients import gradient_scale
 from foretune.search_spaces.wortsman import epsilon
-from foretune.tuner.reproduce.figure import Figure, Part, Parts
+from foretune.tuner.reproduce.figure import Figure, FigureSweep, FigureSweeps
 from foretune.tuner.reproduce.wortsman.attention_logits import logits
 from foretune.tuner.reproduce.wortsman.judges import WITH, of_runs, of_variants
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
@@ -19,7 +19,7 @@ LARGER = 1e-4
 """An epsilon of figure 12's that stands in for the usual one in models with large gradients."""
 
 
-def epsilons(scale: Scale) -> dict[str, Part]:
+def epsilons(scale: Scale) -> dict[str, FigureSweep]:
     """AdamW's epsilon."""
     return {"epsilon": scale.part(epsilon.VARIANTS, **scale.detail)}
 
@@ -37,11 +37,11 @@ FIG12 = Figure(
 )
 
 
-def _logits_and_epsilons(scale: Scale) -> dict[str, Part]:
+def _logits_and_epsilons(scale: Scale) -> dict[str, FigureSweep]:
     return {**logits(scale), **epsilons(scale)}
 
 
-def _near_epsilon(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+def _near_epsilon(records: Mapping[str, Records], parts: FigureSweeps) -> dict[str, Answer]:
     """At AdamW's usual epsilon, and at one that small models' gradients reach."""
     usual = {"logits": records["logits"]}
     larger = {"epsilon": records["epsilon"]}
@@ -80,7 +80,7 @@ FIG_E15 = Figure(
 )
 
 
-def _more_epsilons(scale: Scale) -> dict[str, Part]:
+def _more_epsilons(scale: Scale) -> dict[str, FigureSweep]:
     """Those of figure 12, and some between and beyond."""
     more = scale.part(epsilon.MORE_VARIANTS, **scale.detail)
     return {**epsilons(scale), "epsilon-more": more}

@@ -13,7 +13,7 @@ from foretune.tuner.config.apply import changed_fields, intervene
 from foretune.tuner.config.interventions import INTERVENTIONS as BY_NAME
 from foretune.tuner.config.override import dotted
 from foretune.tuner.config.resolve import resolve
-from foretune.tuner.reproduce.figure import Figure, Part, Parts
+from foretune.tuner.reproduce.figure import Figure, FigureSweep, FigureSweeps
 from foretune.tuner.reproduce.wortsman.judges import variants_of
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
@@ -21,7 +21,7 @@ NOT_COMPARABLE = ("rms-scaled-lr", "mup-simple", "mup-intermediate", "mup-full")
 """Interventions after which a learning rate means another step."""
 
 
-def _alone_and_together(scale: Scale) -> dict[str, Part]:
+def _alone_and_together(scale: Scale) -> dict[str, FigureSweep]:
     """Interventions alone and together, at one size."""
     start = {"steps": scale.steps, **scale.overrides}
     base = resolve(scale.preset, size=scale.few_sizes[0], overrides=start)
@@ -39,7 +39,7 @@ def _alone_and_together(scale: Scale) -> dict[str, Part]:
     return {"interventions": scale.of(space, compared)}
 
 
-def _against_none(records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+def _against_none(records: Mapping[str, Records], parts: FigureSweeps) -> dict[str, Answer]:
     variants = variants_of(parts)
     strangers = [n for n in variants if set(n.split("+")) & set(NOT_COMPARABLE)]
     return {"": intervention_table.interventions(records, variants, incomparable=strangers)}

@@ -1,7 +1,7 @@
 """How answers to source A's figures are drawn from records, where several figures do it alike.
 
 A judge is given the records of every sweep of a figure, and the sweeps; see
-`tuner.reproduce.figure.Judge`. The drawing itself is in `analysis.wortsman`.
+`tuner.reproduce.figure.FigureJudge`. The drawing itself is in `analysis.wortsman`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +13,12 @@ from foretune.analysis.records.load import Records
 from foretune.analysis.wortsman.curves.loss_curves import loss_curves
 from foretune.analysis.wortsman.curves.questions import Compare, Question
 from foretune.analysis.wortsman.runs import Variants
-from foretune.tuner.reproduce.figure import Judge, Parts
+from foretune.tuner.reproduce.figure import FigureJudge, FigureSweeps
 
 WITHOUT, WITH = {"model.qk_norm": False}, {"model.qk_norm": True}
 
 
-def variants_of(parts: Parts, only: Sequence[str] = ()) -> Variants:
+def variants_of(parts: FigureSweeps, only: Sequence[str] = ()) -> Variants:
     """Returns what a figure's sweeps compare: all of it, or the variants of these names."""
     found = {name: fields for part in parts.values() for name, fields in part.variants.items()}
     return {name: found[name] for name in only or found}
@@ -38,7 +38,7 @@ class Curves:
     below: tuple[str, ...] = ("sensitivity",)
     """Measures that are drawn against N."""
 
-    def __call__(self, records: Mapping[str, Records], parts: Parts) -> dict[str, Answer]:
+    def __call__(self, records: Mapping[str, Records], parts: FigureSweeps) -> dict[str, Answer]:
         """Returns the figure's one answer."""
         answer = loss_curves(
             records,
@@ -56,11 +56,13 @@ def lower(measure: str, finding: str) -> Compare:
     return Compare(measure=measure, expected="lower", finding=finding)
 
 
-def of_variants(judge: Callable[..., Answer], only: Sequence[str] = (), **settings: Any) -> Judge:
+def of_variants(
+    judge: Callable[..., Answer], only: Sequence[str] = (), **settings: Any
+) -> FigureJudge:
     """Returns the judge of a figure of traces of a sweep's variants."""
     return lambda records, parts: {"": judge(records, variants_of(parts, only), **settings)}
 
 
-def of_runs(judge: Callable[..., Answer], **settings: Any) -> Judge:
+def of_runs(judge: Callable[..., Answer], **settings: Any) -> FigureJudge:
     """Returns the judge of a figure of the runs of one family."""
     return lambda records, parts: {"": judge(records, **settings)}

@@ -2,12 +2,12 @@
 
 from foretune.analysis.wortsman.logits.output_logits import output_logit_traces
 from foretune.search_spaces.wortsman import z_loss
-from foretune.tuner.reproduce.figure import Figure, Part
+from foretune.tuner.reproduce.figure import Figure, FigureSweep
 from foretune.tuner.reproduce.wortsman.judges import Curves, lower, of_variants
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
-def outputs(scale: Scale) -> dict[str, Part]:
+def outputs(scale: Scale) -> dict[str, FigureSweep]:
     """z-loss x decay."""
     return {"outputs": scale.part(z_loss.VARIANTS, **scale.detail)}
 

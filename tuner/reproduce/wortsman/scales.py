@@ -18,7 +18,7 @@ from foretune.search_spaces.grids import (
     cross,
 )
 from foretune.search_spaces.wortsman import attention_logits
-from foretune.tuner.reproduce.figure import Part, Parts
+from foretune.tuner.reproduce.figure import FigureSweep, FigureSweeps
 
 DETAIL = {"telemetry_every": 5, "telemetry_detail": True}
 """Telemetry of sweeps whose figures show layers or traces; at `paper` every hundredth step."""
@@ -60,7 +60,7 @@ class Scale:
         sizes: Iterable[int] = (),
         rates: Iterable[float] = (),
         **overrides: Any,
-    ) -> Part:
+    ) -> FigureSweep:
         """Returns the sweep of variants x sizes x learning rates; sizes replace the scale's own."""
         chosen, rates = tuple(sizes), tuple(rates) or self.rates
         if self.rungs and not chosen:
@@ -69,12 +69,12 @@ class Scale:
             space = cross(variants, sizes=chosen or self.sizes, rates=rates)
         return self.of(space, variants, **overrides)
 
-    def of(self, space: Any, variants: Variants, **overrides: Any) -> Part:
+    def of(self, space: Any, variants: Variants, **overrides: Any) -> FigureSweep:
         """Returns the sweep of a space at this scale's length; a space's own steps win."""
         parts = [space] if isinstance(space, Mapping) else space
         own = {path for part in parts for path in part}
         fixed = {"steps": self.steps, **self.overrides, **overrides}
-        return Part(
+        return FigureSweep(
             space=space,
             preset=self.preset,
             overrides={path: value for path, value in fixed.items() if path not in own},
@@ -129,6 +129,6 @@ SCALE_OF = {"tiny": TINY, "small": SMALL, "paper": PUBLISHED}
 """Scales by name."""
 
 
-def at_scales(sweeps: Callable[[Scale], Parts], *names: str) -> dict[str, Parts]:
+def at_scales(sweeps: Callable[[Scale], FigureSweeps], *names: str) -> dict[str, FigureSweeps]:
     """Returns a figure's sweeps at the scales of these names, at all where none is given."""
     return {name: sweeps(SCALE_OF[name]) for name in names or SCALE_OF}

@@ -2,12 +2,12 @@
 
 from foretune.analysis.wortsman.curves.questions import Compare, Question, TrendDifference
 from foretune.search_spaces.wortsman import batch_size, steps, warmup
-from foretune.tuner.reproduce.figure import Figure, Part
+from foretune.tuner.reproduce.figure import Figure, FigureSweep
 from foretune.tuner.reproduce.wortsman.judges import Curves, lower
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
-def _warmups(scale: Scale) -> dict[str, Part]:
+def _warmups(scale: Scale) -> dict[str, FigureSweep]:
     return {"warmup": scale.part(warmup.variants(scale.steps))}
 
 
@@ -38,7 +38,7 @@ def _same_shape(finding: str) -> tuple[Question, ...]:
     )
 
 
-def _lengths(scale: Scale) -> dict[str, Part]:
+def _lengths(scale: Scale) -> dict[str, FigureSweep]:
     return {"steps": scale.part(steps.variants(scale.steps), sizes=scale.few_sizes)}
 
 
@@ -53,7 +53,7 @@ FIG_E7 = Figure(
 )
 
 
-def _batches(scale: Scale) -> dict[str, Part]:
+def _batches(scale: Scale) -> dict[str, FigureSweep]:
     """Batch sizes at equal data."""
     variants = batch_size.variants(scale.batch_size, scale.steps)
     return {"batch": scale.part(variants, sizes=scale.few_sizes)}

@@ -2,12 +2,12 @@
 
 from foretune.analysis.wortsman.curves.questions import Compare
 from foretune.search_spaces.wortsman import weight_decay
-from foretune.tuner.reproduce.figure import Figure, Part
+from foretune.tuner.reproduce.figure import Figure, FigureSweep
 from foretune.tuner.reproduce.wortsman.judges import Curves, lower
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
-def decay_forms(scale: Scale) -> dict[str, Part]:
+def decay_forms(scale: Scale) -> dict[str, FigureSweep]:
     """Independent and coupled decay."""
     return {"decay-forms": scale.part(weight_decay.FORMS)}
 
@@ -27,7 +27,7 @@ FIG6 = Figure(
 )
 
 
-def _decay_values(scale: Scale) -> dict[str, Part]:
+def _decay_values(scale: Scale) -> dict[str, FigureSweep]:
     return {"decay-values": scale.part(weight_decay.VALUES, sizes=scale.few_sizes)}
 
 
