@@ -223,9 +223,9 @@ def test_a_dashboard_that_is_not_there_is_one_sentence(checkout):
         (["sweep", "lr", "--out=first"], "write it like /shared/sweeps/first"),
         (["resume", "first"], "absolute path that all nodes share"),
         ([*SWEEP, "--tracking-uri", "sqlite:///mlflow.db"], "write it like http://HOST:5000"),
-        ([*SWEEP, "--tracking_uri=sqlite:///a/mlflow.db"], "--tracking-uri of a job must name a"),
+        ([*SWEEP, "--tracking_uri=sqlite:///a/mlflow.db"], "tracking_uri of a job must name a"),
         ([*SWEEP, "--tracking-uri=mlruns"], "absolute path that all nodes share, got 'mlruns'"),
-        ([*SWEEP, "--tracking-uri", "file:mlruns"], "--tracking-uri of a job must name a server"),
+        ([*SWEEP, "--tracking-uri", "file:mlruns"], "tracking_uri of a job must name a server"),
     ],
 )
 def test_a_command_that_would_lose_its_results_is_refused(checkout, command, sentence):

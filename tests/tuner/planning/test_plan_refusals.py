@@ -18,7 +18,7 @@ from foretune.tuner.sweeps.sweep import sweep_plan
         (
             "cnn-tiny",
             {"parametrization.base_depth": 2},
-            "needs models.blocks.block.Block, got none",
+            "needs foretune.models.blocks.block.Block, got none",
         ),
     ],
 )
