@@ -3,7 +3,7 @@
 import unicodedata
 
 import numpy as np
-from linear_reader import ridge_accuracy
+from image_files import ridge_accuracy
 
 from foretune.tuner.config.images import ImageData
 from foretune.tuner.data.glyphs import CHARACTERS, FACES, glyphs, masters

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from linear_reader import ridge_accuracy
+from image_files import ridge_accuracy
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
