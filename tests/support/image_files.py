@@ -1,4 +1,4 @@
-"""Image files of a test's own, in the true formats of MNIST and CIFAR; what can be read off images."""
+"""Image files of a test's own, in the true formats of MNIST and CIFAR; reading images linearly."""
 
 import gzip
 import hashlib
