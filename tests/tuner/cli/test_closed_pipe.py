@@ -25,6 +25,7 @@ def test_a_command_whose_output_nobody_reads_says_nothing(tmp_path, words):
     assert (process.returncode, told) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_reader_has_gone_says_how_to_go_on(tmp_path):
     words = ["steps=40", "eval_every=10", "data.name=text", f"data.path={os.__file__}"]
     line = ["sweep", "lr", "--out", "sweep", "--sizes", "16", "--grid", "optimizer.lr=1e-2,3e-2"]

@@ -131,6 +131,7 @@ def checkout(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_our_own_command_runs_from_the_shipped_checkout(head, capfd):
     url, folder = head
     assert submit(["list", "presets"], address=url, working_dir=ROOT) == 0
@@ -142,6 +143,7 @@ def test_our_own_command_runs_from_the_shipped_checkout(head, capfd):
     assert not (copies[0].parent / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_the_exit_code_of_the_command_comes_back_and_auto_is_added(head, checkout, capfd):
     url, _ = head
     command = ["sweep", "2", "--out", "/shared/first"]
@@ -151,6 +153,7 @@ def test_the_exit_code_of_the_command_comes_back_and_auto_is_added(head, checkou
     assert "RAY_AUTH_MODE" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_driver_inside_of_a_job_joins_and_its_workers_import_the_same_copy(head, checkout, capfd):
     url, _ = head
     shutil.copytree(ROOT / PACKAGE, checkout / PACKAGE, dirs_exist_ok=True, symlinks=True)
@@ -172,6 +175,7 @@ def committed(root):
     return subprocess.run(rev, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_job_cleanly_and_says_so(head, checkout, capfd):
     url, _ = head
     output, ended = [], threading.Event()
@@ -196,12 +200,14 @@ def test_ctrl_c_stops_the_job_cleanly_and_says_so(head, checkout, capfd):
     )
 
 
+@pytest.mark.slow
 def test_without_waiting_the_job_is_named(head, checkout, capfd):
     url, _ = head
     assert submit(["short", "1"], address=url, working_dir=checkout, wait=False) == 0
     assert "follow it with ray job logs --follow raysubmit_" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_token_that_the_head_does_not_know_is_refused_in_a_sentence(head, checkout, monkeypatch):
     url, _ = head
     monkeypatch.setenv("RAY_AUTH_TOKEN", "w" * 32)

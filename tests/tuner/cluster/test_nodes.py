@@ -14,7 +14,7 @@ from ray import tune
 from foretune.tuner.cluster import connect as connecting
 from foretune.tuner.cluster import head
 
-pytestmark = pytest.mark.usefixtures("own_home")
+pytestmark = [pytest.mark.usefixtures("own_home"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

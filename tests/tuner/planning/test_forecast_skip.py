@@ -77,6 +77,7 @@ def test_what_is_no_sweep_is_refused_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_begins_the_others_alone_and_its_records_say_so(
     text, learnt, tmp_path, capfd, monkeypatch
 ):

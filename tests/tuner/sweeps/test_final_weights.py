@@ -66,6 +66,7 @@ def test_a_train_that_diverged_keeps_no_weights(tmp_path, text):
     assert not (run_dir / "checkpoint" / MODEL_FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_finished_models_where_it_is_asked_to(capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     space = {"optimizer.epsilon": tune.grid_search([1e-8, 0.0]), "model.size": 16}

@@ -20,6 +20,8 @@ from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.sweeps.sweep import resume, sweep
 from foretune.tuner.training.outcome import NO_LOSS
 
+pytestmark = pytest.mark.slow
+
 COUNT, STEPS, SIZE = 3, 200, 32
 SPACE = {"optimizer.lr": tune.loguniform(5e-3, 5.0), "model.size": SIZE}
 

@@ -83,6 +83,7 @@ def test_a_search_leaves_what_any_sweep_leaves(baseline):
     ]
 
 
+@pytest.mark.slow
 def test_a_search_cut_off_twice_goes_on_to_the_same_runs_and_bits(baseline, settings, tmp_path):
     """TPE has its say from draw 10 on: that it goes on the same is in test_optuna_search."""
     out = tmp_path / "sweep"
@@ -113,6 +114,7 @@ def overrides(text, **more):
     return {"steps": 20, "eval_every": 4, "data.name": "text", "data.path": str(text), **more}
 
 
+@pytest.mark.slow
 def test_what_asha_stops_is_pruned_and_sizes_do_not_compete(text, tmp_path):
     space = {"optimizer.lr": tune.loguniform(1e-5, 1e-1), "model.size": tune.choice([16, 32])}
     out = tmp_path / "sweep"

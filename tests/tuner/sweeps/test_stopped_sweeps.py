@@ -29,6 +29,8 @@ from foretune.tuner.planning.execution import Execution
 from foretune.tuner.sweeps.sweep import sweep
 from foretune.tuner.tracking.sender import sync
 
+pytestmark = pytest.mark.slow
+
 STEPS = 300
 SWEEP = (
     "sweep", "lr", "--out", "sweep", "--sizes", "32", "--grid", "optimizer.lr=1e-2,3e-1",

@@ -171,6 +171,7 @@ def test_every_run_of_a_sweep_equals_plain_training_bit_for_bit(local, overrides
         assert swept[run_id(run)] == alone
 
 
+@pytest.mark.slow
 def test_two_nodes_give_the_bits_of_one(local, overrides, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -215,6 +216,7 @@ def by_size_and_lr(directory, epsilon=1e-8):
     return found
 
 
+@pytest.mark.slow
 def test_divergence_is_an_outcome_under_asha(planted):
     assert planted.exit_code == 0
     found = by_size_and_lr(planted.directory, epsilon=0.0)
@@ -230,6 +232,7 @@ def test_divergence_is_an_outcome_under_asha(planted):
     assert all(math.isfinite(value) for value in values)
 
 
+@pytest.mark.slow
 def test_asha_stops_the_bad_and_never_the_best_of_a_size(planted):
     found = by_size_and_lr(planted.directory)
     stopped = {key: o for key, o in found.items() if o["outcome"] == "stopped"}
@@ -245,6 +248,7 @@ def test_asha_stops_the_bad_and_never_the_best_of_a_size(planted):
         assert f"best of size {size}" in outcome["reason"]
 
 
+@pytest.mark.slow
 def test_diverged_and_stopped_runs_are_closed_in_mlflow(planted):
     assert sync(planted.directory) == ""  # What a busy machine left over, or nothing.
     parents, children = mlflow_statuses(planted.directory)

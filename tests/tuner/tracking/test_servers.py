@@ -163,6 +163,7 @@ def test_a_process_that_forgot_to_close_exits_at_once(sweep_dir: Path, black_hol
             process.kill()
 
 
+@pytest.mark.slow
 def test_the_hint_opens_the_sweep(sweep_dir: Path, tmp_path: Path, free_port: int):
     end_run(add_run(sweep_dir, "a", lr=0.01, rows=11))
     assert send_all(sweep_dir) == ""
