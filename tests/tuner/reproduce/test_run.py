@@ -66,6 +66,7 @@ def reproduced(text, tmp_path_factory):
     return call, told.getvalue()
 
 
+@pytest.mark.slow
 def test_a_figure_is_run_judged_and_continued_by_the_same_call(reproduced, capfd):
     call, first = reproduced
     out = call["out"]

@@ -109,6 +109,7 @@ def test_interventions_that_change_what_a_learning_rate_means_are_in_the_table()
     assert dotted(base)["schedule.warmup_steps"] == 15
 
 
+@pytest.mark.slow
 def test_figures_that_share_a_sweep_run_it_once_and_each_writes_its_answer(text, tmp_path, capfd):
     changes = {**SHORT, "data.path": str(text), "model.size": 16}
     call = {"out": tmp_path, "seeds": 1, "overrides": changes, "command": "it"}

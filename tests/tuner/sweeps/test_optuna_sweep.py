@@ -63,6 +63,7 @@ def study(out):
     return draws, draws._study.study.get_trials()
 
 
+@pytest.mark.slow
 def test_a_search_leaves_what_any_sweep_leaves(baseline):
     facts = json.loads((baseline / "sweep.json").read_text())
     assert (facts["search"], facts["trials"]) == ("optuna", COUNT)
@@ -136,6 +137,7 @@ def test_what_asha_stops_is_pruned_and_sizes_do_not_compete(text, tmp_path):
         assert not early or "size 16" in outcome["reason"] or "size 32" in outcome["reason"]
 
 
+@pytest.mark.slow
 def test_a_space_with_fewer_runs_than_asked_for_ends_and_says_so(text, tmp_path, capsys):
     out = tmp_path / "sweep"
     space = {"optimizer.lr": tune.grid_search([1e-2, 3e-2]), "model.size": 16}

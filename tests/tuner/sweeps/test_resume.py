@@ -70,6 +70,7 @@ def check_whole(out, baseline):
     assert (out / "trials.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_and_then_ends_by_sigterm_goes_on_to_the_same_bits(
     baseline, settings, tmp_path
 ):
@@ -113,7 +114,8 @@ def test_the_same_command_in_another_process_gives_the_same_bits(baseline, setti
     assert metrics(tmp_path / "sweep") == metrics(baseline)
 
 
-@pytest.mark.parametrize("end", ["kill", pytest.param("ctrl-c", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["kill", "ctrl-c"])
 def test_a_killed_train_goes_on_to_the_bits_of_the_sweep(baseline, settings, tmp_path, end):
     out = tmp_path / "sweep"
     process = start(*TRAIN, *settings, cwd=tmp_path)
