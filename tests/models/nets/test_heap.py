@@ -36,7 +36,6 @@ def run(code: str, *names: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **CHECK, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
     )
 
 

@@ -1,10 +1,17 @@
 """Spaces by name and from files, and what options change in them."""
 
+import json
+
 import pytest
 from ray import tune
 from small_grid import GRID, STEPS, plan
 
+from foretune.models import TransformerConfig
 from foretune.search_spaces import SPACES, lr, space_module
+from foretune.tuner.config.optimizer import Schedule
+from foretune.tuner.config.override import override
+from foretune.tuner.config.presets import lm_tiny
+from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import (
     describe_space,
     named_preset,
@@ -86,3 +93,11 @@ def test_a_space_brings_its_preset_or_lm_tiny(tmp_path):
     file.write_text("SPACE = {}\nPRESET = 3\n")
     with pytest.raises(ValueError, match=r"PRESET of .* must be a preset's name or a Run, got 3\."):
         named_preset(str(file))
+
+
+def test_model_configs_in_a_space_are_written_down():
+    """Plans with whole models as values can be told as JSON before Ray starts."""
+    space = {"model": tune.grid_search([TransformerConfig(width=16), TransformerConfig(width=32)])}
+    base = override(lm_tiny(20), {"schedule": Schedule(warmup_steps=1)})
+    assert len(Plan(space, preset=base).runs()) == 2
+    json.dumps(describe_space(space))

@@ -14,13 +14,8 @@ import torch
 from clusters import Nodes
 from ray import tune
 
-from foretune.models import TransformerConfig
-from foretune.tuner.config.optimizer import Schedule
-from foretune.tuner.config.override import override
-from foretune.tuner.config.presets import lm_tiny
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
-from foretune.tuner.planning.spaces import describe_space
 from foretune.tuner.records.run_json import run_id
 from foretune.tuner.sweeps.sweep import sweep
 from foretune.tuner.tracking.sender import sync
@@ -292,11 +287,3 @@ def test_models_that_cannot_be_built_are_refused_before_ray_starts(tmp_path, ove
             execution=Execution(address="127.0.0.1:1"),
         )
     assert list(tmp_path.iterdir()) == []
-
-
-def test_model_configs_in_a_space_are_written_down(overrides):
-    """Plans with whole models as values can be told as JSON before Ray starts."""
-    space = {"model": tune.grid_search([TransformerConfig(width=16), TransformerConfig(width=32)])}
-    base = override(lm_tiny(20), {"schedule": Schedule(warmup_steps=1)})
-    assert len(Plan(space, preset=base).runs()) == 2
-    json.dumps(describe_space(space))
