@@ -1,8 +1,8 @@
 """The critical learning rate of every family, size and seed of a sweep."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pandas as pd
 
@@ -45,14 +45,12 @@ def critical_table(
         cells = read_signal(family.trials, telemetry, signal=signal, window=window)
         twin = twin_of(family, every, signal)
         twin_cells = None if twin is None else read_signal(twin.trials, telemetry, signal=signal)
-        for (size, n_params, seed), group in cells.groupby(
-            ["size", "n_params", "seed"], dropna=False
-        ):
-            where = {"family": family.label, "size": size, "n_params": n_params, "seed": seed}
-            other = None if twin_cells is None else _same(twin_cells, size, seed)
+        for where, group in _by_cell(cells):
+            other = None if twin_cells is None else _same(twin_cells, where["size"], where["seed"])
             against = CANNOT_TELL if other is None else penalty_lr(group, other, penalty=penalty)
             rows.append(
                 family.values
+                | {"family": family.label}
                 | where
                 | _named(critical_lr(group, threshold=threshold), "critical_lr low high status")
                 | _named(above_best_lr(group, penalty=penalty), _prefixed("excess"))
@@ -62,6 +60,13 @@ def critical_table(
     names += _prefixed("excess").split() + _prefixed("penalty").split()
     empty = pd.DataFrame(columns=["family", "size", "n_params", "seed", *names])
     return pd.DataFrame(rows) if rows else empty
+
+
+def _by_cell(cells: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Size, parameters and seed, and the runs that have them."""
+    names = ["size", "n_params", "seed"]
+    for values, group in cells.groupby(names, dropna=False):
+        yield dict(zip(names, cast(tuple, values), strict=True)), group
 
 
 def _same(cells: pd.DataFrame, size: Any, seed: Any) -> pd.DataFrame:
@@ -90,11 +95,15 @@ def window_check(
     Columns `start`, `end` (shares of the steps) before those of `critical_table`'s signal crossing.
     A conclusion that holds in one window only is about that window.
     """
-    tables: Iterable[pd.DataFrame] = (
-        critical_table(trials, telemetry, threshold=threshold, signal=signal, window=window).assign(
-            start=window[0], end=window[1]
-        )
-        for window in windows
-    )
     names = ["start", "end", "family", "size", "n_params", "seed"]
-    return pd.concat(tables, ignore_index=True)[[*names, "critical_lr", "low", "high", "status"]]
+    rows = [
+        {"start": window[0], "end": window[1], "family": family.label}
+        | where
+        | _named(critical_lr(group, threshold=threshold), "critical_lr low high status")
+        for window in windows
+        for family in families(trials)
+        for where, group in _by_cell(
+            read_signal(family.trials, telemetry, signal=signal, window=window)
+        )
+    ]
+    return pd.DataFrame(rows, columns=[*names, "critical_lr", "low", "high", "status"])

@@ -1,5 +1,6 @@
 """Whether runs recorded a signal at all, and what follows where they did not."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -38,7 +39,9 @@ def absence(trials: pd.DataFrame, telemetry: pd.DataFrame, signal: str) -> str:
 
 
 SIGNAL: Final = "max_attention_logit"
-
+Reads = tuple[np.ndarray, np.ndarray]
+"""Steps and base-10 logs of a signal, in the order in which it was read."""
+NO_READS: Final[Reads] = (np.empty(0), np.empty(0))
 
 CELL: Final = MappingProxyType(
     {
@@ -82,42 +85,42 @@ def read_signal(
             "(0.75, 1.0) reads the last quarter"
         )
     kept = trials[~trials["outcome"].isin([UNFINISHED, "failed"])]
-    reads = _positive(telemetry, signal)
-    by_run = dict(tuple(reads.groupby("run_id")))
-    rows = [_cell(trial, by_run, window) for _, trial in kept.iterrows()]
+    reads = _positive(telemetry[telemetry["run_id"].isin(kept["run_id"])], signal)
+    rows = [
+        _cell(trial, reads.get(trial["run_id"], NO_READS), window)
+        for trial in kept.to_dict("records")
+    ]
     return pd.DataFrame(rows, columns=[*CELL]).astype(dict(CELL))
 
 
-def _positive(telemetry: pd.DataFrame, signal: str) -> pd.DataFrame:
+def _positive(telemetry: pd.DataFrame, signal: str) -> dict[Any, Reads]:
+    """The readings of each run, by run_id."""
     if signal not in telemetry:
-        return pd.DataFrame({"run_id": [], "step": [], "log": []})
+        return {}
     reads = telemetry[["run_id", "step", signal]].dropna()
-    value = reads[signal].clip(lower=1e-12)
-    return reads.assign(log=np.log10(value.to_numpy(float)))
+    steps = reads["step"].to_numpy(float)
+    logs = np.log10(reads[signal].clip(lower=1e-12).to_numpy(float))
+    return {run: (steps[at], logs[at]) for run, at in reads.groupby("run_id").indices.items()}
 
 
-def _cell(
-    trial: pd.Series, by_run: dict[Any, pd.DataFrame], window: tuple[float, float]
-) -> dict[str, Any]:
-    reads = by_run.get(trial["run_id"])
+def _cell(trial: Mapping[Any, Any], reads: Reads, window: tuple[float, float]) -> dict[str, Any]:
     steps = float(trial.get("steps", np.nan))
     if not np.isfinite(steps):
         steps = float(trial["last_step"])
-    value, count, early = np.nan, 0, trial["outcome"] != "finished"
-    if reads is not None and len(reads):
-        inside = reads[reads["step"].between(window[0] * steps, window[1] * steps)]
-        chosen = inside if len(inside) else (reads.tail(1) if early else inside)
-        count = len(chosen)
-        value = float(10 ** chosen["log"].mean()) if count else np.nan
+    early = trial["outcome"] != "finished"
+    at, logs = reads
+    chosen = logs[(window[0] * steps <= at) & (at <= window[1] * steps)]
+    if early and not len(chosen):
+        chosen = logs[-1:]
     return {
         "run_id": trial["run_id"],
         "lr": float(trial.get(LR, np.nan)),
         "seed": int(np.nan_to_num(trial.get("seed", 0))),
         "size": trial["size"],
         "n_params": trial["n_params"],
-        "value": value,
+        "value": float(10 ** chosen.mean()) if len(chosen) else np.nan,
         "censored": bool(early and trial["last_step"] < window[1] * steps),
-        "n_reads": count,
+        "n_reads": len(chosen),
         "loss": capped_loss(trial),
         "loss_at_init": trial["loss_at_init"],
         "reference_loss": trial["reference_loss"],
@@ -125,7 +128,7 @@ def _cell(
     }
 
 
-def capped_loss(trial: pd.Series) -> float:
+def capped_loss(trial: Mapping[Any, Any] | pd.Series) -> float:
     """A run's final validation loss, at most its loss at init, nats; NaN where it was stopped."""
     if trial["diverged"]:
         return float(trial["loss_at_init"])
