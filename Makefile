@@ -10,6 +10,9 @@ TEST_WORKERS ?= 2
 # Errors alone: a build backend's warnings are about packages, not about what is done here.
 QUIET := -qq --disable-pip-version-check
 
+# Where Python is told to keep no compiled code, dozens of processes would each compile ours again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-slow test-all check clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 ABORTS = """
     import os
@@ -48,8 +50,8 @@ PASS = """
 """
 
 
-def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProcess[str]:
-    """Runs a suite of these files, with files that pass around them, by this project's settings."""
+def start(folder: Path, *options: str, **files: str) -> subprocess.Popen[str]:
+    """Starts a suite of these files, with files that pass around them, by this project's settings."""
     files = {**{f"{where}{n}": PASS for where in "az" for n in range(3)}, **files}
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(textwrap.dedent(text))
@@ -58,25 +60,36 @@ def run(folder: Path, *options: str, **files: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p"]
     command += ["no:cacheprovider", "--rootdir", str(folder), "-n", "2", *options, str(folder)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_workers_that_die_and_tests_that_hang_are_red_with_their_names_and_the_rest_is_run(
-    tmp_path,
-):
+@pytest.fixture(scope="module")
+def suites(tmp_path_factory):
+    """Both suites, started together: they wait more than they work."""
     ends = {"a": ABORTS, "m": ABORTS, "zz": ABORTS, "n": HANGS, "o": HANGS_IN_C}
-    done = run(tmp_path, "--timeout=5", "-o", "faulthandler_timeout=10", **ends)
-    assert done.returncode == 1, done.stdout
+    died = tmp_path_factory.mktemp("died")
+    hung = tmp_path_factory.mktemp("hung")
+    with (
+        start(died, "--timeout=5", "-o", "faulthandler_timeout=10", **ends) as one,
+        start(hung, "--timeout=0", "--session-timeout=20", m=HANGS_OUTSIDE) as other,
+    ):
+        yield one, other
+        one.kill()
+        other.kill()
+
+
+def test_workers_that_die_and_tests_that_hang_are_red_with_their_names_and_the_rest_is_run(suites):
+    out, _ = suites[0].communicate()
+    assert suites[0].returncode == 1, out
     for name in ("a", "m", "zz"):
-        assert re.search(
-            rf"FAILED test_{name}.py::test_aborts - worker 'gw\d' crashed", done.stdout
-        )
-    assert "FAILED test_n.py::test_hangs - Failed: Timeout (>5.0s)" in done.stdout
-    assert re.search(r"FAILED test_o.py::test_hangs_in_c - worker 'gw\d' crashed", done.stdout)
-    assert "5 failed, 18 passed" in done.stdout
+        assert re.search(rf"FAILED test_{name}.py::test_aborts - worker 'gw\d' crashed", out)
+    assert "FAILED test_n.py::test_hangs - Failed: Timeout (>5.0s)" in out
+    assert re.search(r"FAILED test_o.py::test_hangs_in_c - worker 'gw\d' crashed", out)
+    assert "5 failed, 18 passed" in out
 
 
-def test_a_suite_that_hangs_outside_of_its_tests_ends_as_well(tmp_path):
-    done = run(tmp_path, "--timeout=0", "--session-timeout=20", m=HANGS_OUTSIDE)
-    assert done.returncode == 1, done.stdout
-    assert "The suite hung: 22 s are over, and this ran: test_" in done.stderr
+def test_a_suite_that_hangs_outside_of_its_tests_ends_as_well(suites):
+    out, err = suites[1].communicate()
+    assert suites[1].returncode == 1, out
+    assert "The suite hung: 22 s are over, and this ran: test_" in err
