@@ -95,7 +95,7 @@ def advise_sweep(trials: pd.DataFrame, telemetry: pd.DataFrame, *, lr: float | N
     It is read off the first tenth of one run of the largest size: at the learning rate nearest to
     lr, or the highest. Sweeps whose runs were also trained with a fix know better: their twins.
     """
-    begun = trials[trials["run_id"].isin(telemetry["run_id"]) & trials[LR].gt(0)]
+    begun = trials[trials["run_id"].isin(telemetry["run_id"].unique()) & trials[LR].gt(0)]
     if begun.empty:
         return ""
     largest = begun[begun["n_params"] == begun["n_params"].max()]

@@ -49,6 +49,10 @@ def found_in(root):
     return find(analysis.load(root), checks=(), level=0.9, threshold=100.0)
 
 
+def formats_in(root):
+    return compare_formats(analysis.load(root).trials)
+
+
 @pytest.fixture(scope="module")
 def costly(tmp_path_factory):
     """What is found in a sweep whose ternary runs end 0.3 nats higher."""
@@ -73,7 +77,7 @@ def test_formats_that_cost_something_are_said_to(costly):
 
 
 def test_formats_that_cost_nothing_are_said_to(tmp_path):
-    formats = found_in(write_formats(tmp_path / "s", gap=-0.1)).formats
+    formats = formats_in(write_formats(tmp_path / "s", gap=-0.1))
     assert verdicts(formats, "equal width and parameters") == {HOLDS}
     assert "0.100 nats below that of full precision" in formats.sentence
     assert all("nats worse" in c.name for c in formats.claims if c.name.startswith("equal"))
@@ -96,7 +100,7 @@ def test_nothing_is_said_of_qk_norm_where_it_does_not_vary(costly):
 
 
 def test_a_sweep_of_one_format_has_no_such_section(sweep, sweep_page):
-    assert found_in(sweep).formats is None
+    assert formats_in(sweep) is None
     assert "Number formats" not in sweep_page
 
 
@@ -136,7 +140,7 @@ def test_what_else_varies_decides_what_is_compared(tmp_path, field, values, axis
 
 def test_settings_of_another_field_are_judged_apart(tmp_path):
     also = tuple((("model.depth", depth),) for depth in (2, 3))
-    formats = found_in(write_formats(tmp_path / "s", gap=0.3, widths=(16,), also=also)).formats
+    formats = formats_in(write_formats(tmp_path / "s", gap=0.3, widths=(16,), also=also))
     told = {claim.name for claim in formats.claims if claim.name.startswith("equal width and")}
     assert told == {
         f"equal width and parameters: at most 0.02 nats worse (model.depth={n})" for n in (2, 3)
@@ -155,7 +159,7 @@ def test_full_precision_stands_in_every_setting_of_the_quantization(tmp_path):
         )
         for run in (late / str(start) / "runs").iterdir():
             run.rename(root / "runs" / run.name)
-    formats = found_in(root).formats
+    formats = formats_in(root)
     assert verdicts(formats, "equal width and parameters") == {FAILS}
     assert sum(c.name.startswith("equal width and") for c in formats.claims) == 2
 
