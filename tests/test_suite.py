@@ -51,7 +51,7 @@ PASS = """
 
 
 def start(folder: Path, *options: str, **files: str) -> subprocess.Popen[str]:
-    """Starts a suite of these files, with files that pass around them, by this project's settings."""
+    """Starts a suite of these files and of files that pass, by this project's settings."""
     files = {**{f"{where}{n}": PASS for where in "az" for n in range(3)}, **files}
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(textwrap.dedent(text))
