@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,12 @@ class Record:
         """Says whether a claim holds."""
         self.missed += not holds
         self.say(f"{'holds ' if holds else 'MISSED'}  {text}")
+
+    def claims(self, judged: Iterable[tuple[str, bool]]) -> None:
+        """Says after an empty line which of the claims hold."""
+        self.say("")
+        for text, holds in judged:
+            self.claim(text, holds)
 
     def close(self, *, save: bool) -> int:
         """Writes results/NAME.txt if asked to; returns the exit code."""
