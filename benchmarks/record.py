@@ -4,19 +4,14 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from foretune.tuner.records.provenance import machine
+
 RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def processor() -> str:
-    """Returns the processor's name as the system gives it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 @dataclass
@@ -32,7 +27,8 @@ class Record:
         versions = ", ".join(f"{name} {version(name)}" for name in names)
         load = os.getloadavg()[0]
         self.say(f"command: python {' '.join(sys.argv)}")
-        self.say(f"machine: {processor()}, {os.cpu_count()} cores, {platform.platform()}")
+        here = machine()
+        self.say(f"machine: {here['processor']}, {here['cpus']} cores, {here['system']}")
         self.say(f"versions: Python {platform.python_version()}, {versions}")
         self.say(f"started: {time.strftime('%Y-%m-%dT%H:%M:%S%z')}, load average {load:.1f}\n")
 
@@ -45,6 +41,12 @@ class Record:
         """Says whether a claim holds."""
         self.missed += not holds
         self.say(f"{'holds ' if holds else 'MISSED'}  {text}")
+
+    def claims(self, judged: Iterable[tuple[str, bool]]) -> None:
+        """Says after an empty line which of the claims hold."""
+        self.say("")
+        for text, holds in judged:
+            self.claim(text, holds)
 
     def close(self, *, save: bool) -> int:
         """Writes results/NAME.txt if asked to; returns the exit code."""

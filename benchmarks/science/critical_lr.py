@@ -136,9 +136,7 @@ def main() -> int:
         ]
         compare(record, "pooled", made[size, "pooled"], [float(rates[s]) for s in seeds])
         verdicts.append(judge(size, n_params(size) / n_params(max(options.sizes)), ratios))
-    record.say("")
-    for text, holds in verdicts:
-        record.claim(text, holds)
+    record.claims(verdicts)
     return record.close(save=options.save)
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.page import DOCS, Part
 from foretune import analysis
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
 from foretune.analysis.stats.verdict import Verdict
 from foretune.tuner.reproduce.catalog import FIGURES
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reproductions.md"
-BEGIN, END = "<!-- claims begin -->", "<!-- claims end -->"
+PART = Part(DOCS / "reproductions.md", "claims")
 
 
 def sweep_words(directory: Path) -> str:
@@ -151,10 +151,7 @@ def main() -> int:
     if not given.write:
         print(text)
         return 0
-    page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
-    print(f"written: {PAGE}")
+    PART.write(text)
     return 0
 
 

@@ -8,14 +8,13 @@ Prints Markdown. With --write it replaces what is between the marks in docs/inte
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from benchmarks.page import DOCS, Part
 from foretune.tuner.config.intervention import Intervention, Own
 from foretune.tuner.config.interventions import INTERVENTIONS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "interventions.md"
-BEGIN, END = "<!-- interventions begin -->", "<!-- interventions end -->"
+PART = Part(DOCS / "interventions.md", "interventions")
 ACTS = {
     "start": "weights at the start",
     "forward": "forward pass",
@@ -65,10 +64,7 @@ def main() -> int:
     if not parser.parse_args().write:
         print(table(), end="")
         return 0
-    page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table()}{END}{after}")
-    print(f"written: {PAGE}")
+    PART.write(table())
     return 0
 
 

@@ -259,9 +259,7 @@ def main() -> int:
     record.say("step ms: median over rounds; ratio: to full, median over rounds of that in a round")
     for size in arguments.sizes:
         verdicts += report(record, names, size, arguments)
-    record.say("")
-    for text, holds in verdicts:
-        record.claim(text, holds)
+    record.claims(verdicts)
     return record.close(save=arguments.save)
 
 

@@ -198,9 +198,7 @@ def main() -> int:
             (f"size {size}: tokens/s against plain PyTorch {ratio:.3f} >= 1.0", ratio >= 1.0),
             (f"size {size}: telemetry {share:.2%} <= {SHARE_BOUND:.0%}", share <= SHARE_BOUND),
         ]
-    record.say("")
-    for text, holds in verdicts:
-        record.claim(text, holds)
+    record.claims(verdicts)
     return record.close(save=arguments.save)
 
 

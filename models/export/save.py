@@ -55,29 +55,19 @@ def export_model(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
     _check_scales(model, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sentences: tuple[str, ...] = ()
-    if format == "gguf":
-        written = save_gguf(
-            path,
-            model,
-            config,
-            quantization,
-            packing_name=packing,
-            rest_dtype=rest_dtype,
-            facts=facts,
-        )
-        size, sentences = written.size, written.sentences
-    else:
-        size = save_ternary(
-            path,
-            model,
-            config,
-            quantization,
-            packing_name=packing,
-            rest_dtype=rest_dtype,
-            facts=facts,
-        )
-    return Exported(path=path, size=size, sentences=sentences)
+    save = save_gguf if format == "gguf" else save_ternary
+    written = save(
+        path,
+        model,
+        config,
+        quantization,
+        packing_name=packing,
+        rest_dtype=rest_dtype,
+        facts=facts,
+    )
+    if isinstance(written, ExportSize):
+        return Exported(path=path, size=written, sentences=())
+    return Exported(path=path, size=written.size, sentences=written.sentences)
 
 
 def _check_scales(model: nn.Module, config: Buildable) -> None:

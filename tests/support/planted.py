@@ -15,6 +15,13 @@ RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 STEPS = 100
 LOSS_AT_INIT = 6.0
 REFERENCE = 3.1
+FORMATS = {
+    "full precision": ("none", "mean", False),
+    "full precision + norms": ("none", "mean", True),
+    "ternary mean + norms": ("ternary", "mean", True),
+    "ternary median + norms": ("ternary", "median", True),
+}
+"""Number formats by the name that they get, as quantization.format, .scale and .norm."""
 
 Run = Mapping[str, Any]
 """A run's width, lr, seed and its variant's fields by dotted path."""

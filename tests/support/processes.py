@@ -139,6 +139,11 @@ def outcomes(out):
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
+def endings(out):
+    """{outcome.json: when it was written, and its bytes} of the runs that have ended."""
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.glob("runs/*/outcome.json")}
+
+
 def metrics(out):
     """{run id: text of metrics.jsonl} to the letter, but for the seconds, which are the clock's."""
     return {

@@ -45,6 +45,22 @@ def follow(run: Run) -> tuple[Outcome, Rows, Training]:
     return outcome, rows, training
 
 
+def follow_in_two(run: Run, folder: Path, *, slices: int) -> tuple[Rows, Training]:
+    """Trains some slices, then on to the end from the checkpoint that they left; rows of both."""
+    rows: Rows = []
+    first = Training(run, lambda step, row: rows.append((step, dict(row))), device="cpu")
+    for _ in range(slices):
+        first.advance()
+    first.save(folder)
+    assert [step for step, _ in rows] == list(range(first.step))
+    second = Training(
+        run, lambda step, row: rows.append((step, dict(row))), device="cpu", restore=folder
+    )
+    finish(second)
+    assert_finite(rows)
+    return rows, second
+
+
 def finish(training: Training) -> Outcome:
     """Each slice makes an update, so more slices than steps mean a run that doesn't end."""
     for _ in range(training.run.steps):

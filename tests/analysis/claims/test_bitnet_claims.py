@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from planted import FORMATS
 
 from foretune.analysis.claims.bitnet_claims import (
     decay_claims,
@@ -18,18 +19,11 @@ from foretune.analysis.stats.verdict import Verdict
 
 HOLDS, FAILS, UNTOLD = Verdict
 
-SETTINGS = {
-    "full precision": ("none", "mean", False),
-    "full precision + norms": ("none", "mean", True),
-    "ternary mean + norms": ("ternary", "mean", True),
-    "ternary median + norms": ("ternary", "median", True),
-}
-
 
 def trials(loss, *, sizes=(32, 64), lrs=(3e-3, 1e-2, 3e-2), decays=(1e-4,), seeds=3):
     """Trials whose loss is `loss(quantizer, size, lr, decay)` plus what a seed adds to all."""
     rows = []
-    for quantizer, (format_, scale, norm) in SETTINGS.items():
+    for quantizer, (format_, scale, norm) in FORMATS.items():
         for size in sizes:
             for lr in lrs:
                 for decay in decays:
@@ -123,7 +117,7 @@ def test_every_quantizer_is_a_line_of_the_figure(x, panels):
     figure = quantizer_figure(trials(lm, decays=(0.0, 1e-4)), x=x)
     assert len(figure.axes) == panels
     labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
-    assert labels == set(SETTINGS)
+    assert labels == set(FORMATS)
 
 
 def test_records_without_bytes_have_no_panel_of_them():

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from planted import FORMATS
 from synthetic import Truth, start_sweep, write_run
 
 from foretune import analysis
@@ -13,12 +14,6 @@ from foretune.analysis.stats.verdict import Verdict
 
 HOLDS, FAILS, UNTOLD = Verdict
 
-FORMATS = {
-    "full precision": ("none", "mean", False),
-    "full precision + norms": ("none", "mean", True),
-    "ternary mean + norms": ("ternary", "mean", True),
-    "ternary median + norms": ("ternary", "median", True),
-}
 LRS = (3e-3, 1e-2, 3e-2)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import built, samples
 from torch import Tensor, nn
 
 from foretune.models import Tap, TransformerConfig, ViTConfig
@@ -30,19 +31,11 @@ WRITTEN_OUT: list[dict[str, Any]] = [
 
 def build(config: Any) -> nn.Module:
     """A model whose attention logits aren't small."""
-    torch.manual_seed(0)
-    model = config.build().eval()
+    model = built(config).eval()
     with torch.no_grad():
         for block in model.blocks:
             block.attention.qkv.weight.mul_(1.5)
     return model
-
-
-def inputs(config: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    if isinstance(config, TransformerConfig):
-        return torch.randint(config.vocab_size, (3, 7), generator=generator)
-    return torch.randn(3, 1, 12, 12, generator=generator)
 
 
 def watched(model: nn.Module, x: Tensor) -> list[tuple[Tensor, ...]]:
@@ -68,12 +61,12 @@ def test_query_rows_start_at_zero_and_nothing_else_does(kind):
         if name.endswith("qkv.weight"):
             expected[:16] = 0
         assert torch.equal(value, expected), name
-    seen = watched(model, inputs(model.config))
+    seen = watched(model, samples(model.config))
     assert len(seen) == 2
     for q_BHTK, k_BHTK, *_ in seen:
         assert not q_BHTK.any()
         assert k_BHTK.abs().min(-1).values.any()
-    model(inputs(model.config)).square().sum().backward()
+    model(samples(model.config)).square().sum().backward()
     assert model.blocks[0].attention.qkv.weight.grad[:16].any()
 
 
@@ -84,7 +77,7 @@ def test_where_torch_s_own_attention_does_not_serve_the_tap_sees_the_logits(fiel
     config = replace(BASES[kind], **fields)
     model = build(config)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        seen = watched(model, inputs(config))
+        seen = watched(model, samples(config))
     assert len(seen) == 2
     for q_BHTK, k_BHTK, logits in seen:
         scale = 1 / 8 if config.attention_scale == "linear" else 8**-0.5
@@ -104,7 +97,7 @@ def test_where_torch_s_own_attention_does_not_serve_the_tap_sees_the_logits(fiel
 @pytest.mark.parametrize("kappa", [0.5, 100.0])
 def test_kappa_is_the_mean_square_of_q_and_k(kind, kappa):
     config = replace(BASES[kind], kappa=kappa)
-    for q_BHTK, k_BHTK, logits in watched(build(config), inputs(config)):
+    for q_BHTK, k_BHTK, logits in watched(build(config), samples(config)):
         for z in (q_BHTK, k_BHTK):
             torch.testing.assert_close(z.square().mean(-1), torch.full(z.shape[:-1], kappa))
         assert logits.amax() <= kappa * 8**0.5 * (1 + 1e-6)
@@ -118,7 +111,7 @@ def test_kappa_is_the_mean_square_of_q_and_k(kind, kappa):
 )
 def test_the_fused_attention_serves_mechanisms_outside_of_it(fields, scale, monkeypatch):
     config = replace(LM, **fields, attention_scale=scale)
-    model, x = build(config), inputs(config)
+    model, x = build(config), samples(config)
     with torch.no_grad():
         held = model(x)
         monkeypatch.setattr(attend_module, "MAX_PROBABILITIES", 0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import built, samples
 from torch import Tensor, nn
 
 from foretune.models import TransformerConfig, ViTConfig
@@ -47,8 +48,7 @@ each = pytest.mark.parametrize("config", [c for _, c in CASES], ids=[name for na
 
 def build(config: Any) -> nn.Module:
     """A model in evaluation whose gains are not 1 and whose logits aren't small."""
-    torch.manual_seed(0)
-    model = config.build().eval()
+    model = built(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or "gain" in name:
@@ -63,13 +63,6 @@ def plain(config: Any) -> Any:
     if isinstance(config, TransformerConfig):
         return replace(LM, norm=config.norm, mlp=config.mlp)
     return VIT
-
-
-def inputs(config: Any, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    if isinstance(config, TransformerConfig):
-        return torch.randint(config.vocab_size, (3, 7), generator=generator)
-    return torch.randn(3, 1, 12, 12, generator=generator)
 
 
 def layer_norm(x: Tensor, gain: Tensor) -> Tensor:
@@ -171,7 +164,7 @@ def rotate(x_TK: Tensor) -> Tensor:
 
 @each
 def test_logits_and_gradients_equal_those_of_the_formulas(config):
-    model, x = build(config), inputs(config)
+    model, x = build(config), samples(config)
     weights = {n: p.detach().double().requires_grad_() for n, p in model.named_parameters()}
     logits, expected = model(x), Reference(weights, config)(x)
     assert expected.std() > 0.05
@@ -191,7 +184,7 @@ def test_logits_and_gradients_equal_those_of_the_formulas(config):
 @each
 def test_every_mechanism_changes_the_model(config):
     """In what the reference agrees with, the plain model doesn't."""
-    x = inputs(config)
+    x = samples(config)
     with torch.no_grad():
         difference = (build(config)(x) - build(plain(config))(x)).abs().max()
     assert difference > 1e-2
@@ -213,7 +206,7 @@ def test_a_mechanism_leaves_the_draws_of_all_weights_alone(config):
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_no_token_sees_a_later_one(name):
     config = replace(LM, **MECHANISMS[name])
-    model, x = build(config), inputs(config)
+    model, x = build(config), samples(config)
     changed = x.clone()
     changed[:, 4] = (x[:, 4] + 1) % 11
     with torch.no_grad():

@@ -7,31 +7,16 @@ import torch
 import torch.nn.functional as F
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
+from small_models import llama, quantized
 
-from foretune.models import TransformerConfig
 from foretune.models.export.byte_tokens import byte_characters
 from foretune.models.export.gguf_file import save_gguf
 from foretune.models.export.save import load_model
 from foretune.models.export.ternary_model import TernaryParts, rebuild, take_apart
 from foretune.models.quantization.config import Quantization
-from foretune.models.quantization.replace import quantize
 from foretune.models.quantization.statistics import TernaryWeight, ternary_layers
 
 torch.set_num_threads(1)
-
-
-def llama(width=256, **options):
-    llama_block = {"norm": "rmsnorm", "mlp": "swiglu"}
-    return TransformerConfig(
-        **{"width": width, "depth": 2, "head_dim": 16, "max_positions": 32} | llama_block | options
-    )
-
-
-def build(config, quantization):
-    torch.manual_seed(0)
-    model = config.build()
-    quantize(model, quantization)
-    return model.eval()
 
 
 TERNARY = Quantization(format="ternary", scale_dtype="float32")
@@ -247,7 +232,7 @@ def test_byte_tokens_are_gpt2s_characters():
 
 def test_another_vocabulary_has_no_tokenizer(tmp_path):
     config = llama(vocab_size=100)
-    save(tmp_path / "m.gguf", build(config, TERNARY), config)
+    save(tmp_path / "m.gguf", quantized(config, TERNARY), config)
     fields = {n: f.contents() for n, f in GGUFReader(tmp_path / "m.gguf").fields.items()}
     assert (fields["tokenizer.ggml.model"], fields["llama.vocab_size"]) == ("none", 100)
     assert "tokenizer.ggml.tokens" not in fields

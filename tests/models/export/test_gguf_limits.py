@@ -6,29 +6,15 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
+from small_models import llama, quantized
 
 from foretune.models import TransformerConfig, ViTConfig
 from foretune.models.export.gguf_file import save_gguf
 from foretune.models.export.save import load_model
 from foretune.models.quantization.config import Quantization
-from foretune.models.quantization.replace import quantize
 from foretune.models.quantization.statistics import ternary_layers
 
 torch.set_num_threads(1)
-
-
-def llama(width=256, **options):
-    llama_block = {"norm": "rmsnorm", "mlp": "swiglu"}
-    return TransformerConfig(
-        **{"width": width, "depth": 2, "head_dim": 16, "max_positions": 32} | llama_block | options
-    )
-
-
-def build(config, quantization):
-    torch.manual_seed(0)
-    model = config.build()
-    quantize(model, quantization)
-    return model.eval()
 
 
 TERNARY = Quantization(format="ternary")
@@ -51,7 +37,7 @@ def test_what_cannot_be_packed_falls_back_and_says_so(tmp_path, tokens, name):
     """Another type, the same trits: logits of the loaded model as near as elsewhere."""
     config, options, type, reason = FALLBACKS[name]
     quantization = Quantization(format="ternary", activations="off", **options)
-    model = build(config, quantization)
+    model = quantized(config, quantization)
     path = tmp_path / "m.gguf"
     written = save(path, model, config, quantization)
     types = {t.name: t.tensor_type for t in GGUFReader(path).tensors}
@@ -79,7 +65,7 @@ def test_what_cannot_be_packed_falls_back_and_says_so(tmp_path, tokens, name):
 )
 def test_scales_per_row_or_block_and_ternary_heads_are_packed(tmp_path, tokens, options):
     quantization = Quantization(format="ternary", activations="off", **options)
-    model = build(llama(), quantization)
+    model = quantized(llama(), quantization)
     written = save(tmp_path / "m.gguf", model, quantization=quantization)
     assert (written.sentences, written.size.fallback_weights) == ((), 0)
     with torch.no_grad():
@@ -89,7 +75,7 @@ def test_scales_per_row_or_block_and_ternary_heads_are_packed(tmp_path, tokens, 
 
 def test_scales_beyond_fp16_are_kept_in_fp32(tmp_path, tokens):
     """Below 6e-5 fp16 loses digits; a sentence says that the tensor isn't packed."""
-    model = build(llama(), WEIGHTS_ALONE)
+    model = quantized(llama(), WEIGHTS_ALONE)
     with torch.no_grad():
         model.get_submodule("blocks.1.mlp.mlp_out").weight.mul_(1.7e-5 / 0.029)
     written = save(tmp_path / "m.gguf", model, quantization=WEIGHTS_ALONE)
@@ -102,12 +88,12 @@ def test_scales_beyond_fp16_are_kept_in_fp32(tmp_path, tokens):
 
 def test_rest_in_fp16_but_for_norms_and_what_is_too_large(tmp_path):
     path = tmp_path / "m.gguf"
-    full = save(path, build(llama(), TERNARY)).size
-    half = save(path, build(llama(), TERNARY), rest_dtype="fp16").size
+    full = save(path, quantized(llama(), TERNARY)).size
+    half = save(path, quantized(llama(), TERNARY), rest_dtype="fp16").size
     norms = 4 * 256 * 5
     assert half.full_bytes - norms == (full.full_bytes - norms) // 2
     assert {t.tensor_type for t in GGUFReader(path).tensors if "norm" in t.name} == {Type.F32}
-    model = build(llama(), TERNARY)
+    model = quantized(llama(), TERNARY)
     with torch.no_grad():
         model.head.weight[3, 4] = 1e5
     (sentence,) = save(path, model, rest_dtype="fp16").sentences
@@ -143,17 +129,17 @@ REFUSED = {
 def test_models_that_are_no_ternary_llama_are_refused(tmp_path, name):
     config, quantization, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
-        save(tmp_path / "m.gguf", build(config, quantization), config, quantization)
+        save(tmp_path / "m.gguf", quantized(config, quantization), config, quantization)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_models_changed_after_they_were_built_are_refused(tmp_path):
     config = llama(32)
-    model = build(config, TERNARY)
+    model = quantized(config, TERNARY)
     model.blocks[1].attention.tap.scale = 1 / 16
     with pytest.raises(ValueError, match=r"attention scale 1/sqrt\(head_dim\), got 0\.0625 in lay"):
         save(tmp_path / "m.gguf", model, config)
-    model = build(config, TERNARY)
+    model = quantized(config, TERNARY)
     model.register_buffer("more", torch.zeros(1))
     with pytest.raises(ValueError, match="got a model that differs in more"):
         save(tmp_path / "m.gguf", model, config)
@@ -161,7 +147,7 @@ def test_models_changed_after_they_were_built_are_refused(tmp_path):
 
 def test_files_that_are_not_ours_are_refused(tmp_path):
     path, other = tmp_path / "m.gguf", tmp_path / "other.gguf"
-    save(path, build(llama(), TERNARY))
+    save(path, quantized(llama(), TERNARY))
     with pytest.raises(ValueError, match="must be a file, and isn't there"):
         load_model(other)
     for content in (b"", b"GGUF", path.read_bytes()[:-5000], b"\x00" * 100):

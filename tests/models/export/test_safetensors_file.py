@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import quantized
 from torch import nn
 
 from foretune.models import ConvNetConfig, TransformerConfig, ViTConfig
@@ -15,7 +16,6 @@ from foretune.models.export import reference_decoder
 from foretune.models.export.safetensors_file import read_ternary, save_ternary
 from foretune.models.export.save import load_model
 from foretune.models.quantization.config import Quantization
-from foretune.models.quantization.replace import quantize
 from foretune.models.quantization.scales import dequantize
 from foretune.models.quantization.statistics import ternary_layers
 
@@ -33,13 +33,6 @@ VARIANTS = {
 }
 
 
-def build(config, quantization):
-    torch.manual_seed(0)
-    model = config.build()
-    quantize(model, quantization)
-    return model.eval()
-
-
 @pytest.mark.parametrize("packing", ["base3", "2bit"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_loaded_model_gives_the_trained_models_logits(tmp_path, train_few, tokens, name, packing):
@@ -54,7 +47,7 @@ def test_loaded_model_gives_the_trained_models_logits(tmp_path, train_few, token
     "config", [ViTConfig(image_size=16), ConvNetConfig(image_size=16)], ids=["vit", "convnet"]
 )
 def test_vision_models_too(tmp_path, config):
-    model = build(config, TERNARY)
+    model = quantized(config, TERNARY)
     path = tmp_path / "m.safetensors"
     save_ternary(path, model, config, TERNARY)
     images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -66,7 +59,7 @@ def test_vision_models_too(tmp_path, config):
 @pytest.mark.parametrize("name", ["mean", "groups"])
 def test_file_takes_what_it_says(tmp_path, packing, per_byte, name):
     """ceil(n / 5 or 4) bytes a ternary tensor, 4 a scale, 4 a value of the rest, and the header."""
-    model = build(LM, VARIANTS[name])
+    model = quantized(LM, VARIANTS[name])
     path = tmp_path / "m.safetensors"
     size = save_ternary(path, model, LM, VARIANTS[name], packing_name=packing)
     layers = ternary_layers(model)
@@ -84,7 +77,7 @@ def test_file_takes_what_it_says(tmp_path, packing, per_byte, name):
 
 
 def test_rest_in_bf16_takes_half(tmp_path, tokens):
-    model = build(LM, TERNARY)
+    model = quantized(LM, TERNARY)
     path = tmp_path / "m.safetensors"
     full = save_ternary(path, model, LM, TERNARY)
     half = save_ternary(path, model, LM, TERNARY, rest_dtype="bf16")
@@ -101,7 +94,7 @@ def test_rest_in_bf16_takes_half(tmp_path, tokens):
 
 
 def test_reader_returns_trits_scales_and_the_rest(tmp_path):
-    model = build(LM, VARIANTS["groups"])
+    model = quantized(LM, VARIANTS["groups"])
     path = tmp_path / "m.safetensors"
     facts = {"run_id": "abc", "val_loss": 1.25, "steps": 8}
     save_ternary(path, model, LM, VARIANTS["groups"], packing_name="2bit", facts=facts)
@@ -121,14 +114,14 @@ def test_reader_returns_trits_scales_and_the_rest(tmp_path):
 def test_trap_trits_are_never_made_of_trits(tmp_path, tokens):
     """Quantized a second time by the mean, the scale shrinks to the share that isn't zero, ~0.69;
     a loaded model keeps its own, so exporting it again writes the same file."""
-    model = build(LM, TERNARY)
+    model = quantized(LM, TERNARY)
     first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     save_ternary(first, model, LM, TERNARY)
     loaded = load_model(first)
     save_ternary(second, loaded, LM, TERNARY)
     assert first.read_bytes() == second.read_bytes()
 
-    again = build(LM, TERNARY)
+    again = quantized(LM, TERNARY)
     values = {f"{n}.weight": dequantize(*w) for n, w in ternary_layers(model).items()}
     again.load_state_dict(loaded.state_dict() | values)
     ratios = [
@@ -142,7 +135,7 @@ def test_trap_trits_are_never_made_of_trits(tmp_path, tokens):
 
 def test_loaded_weights_stand_still(tmp_path, tokens):
     """Modes, a copy by another dtype and back, and refreshes change nothing; nothing trains."""
-    model = build(LM, TERNARY)
+    model = quantized(LM, TERNARY)
     path = tmp_path / "m.safetensors"
     save_ternary(path, model, LM, TERNARY)
     loaded = load_model(path)
@@ -164,7 +157,7 @@ def test_loaded_weights_stand_still(tmp_path, tokens):
 def test_numpy_reads_the_file_without_torch(tmp_path, name, rest_dtype):
     """The reference decoder as a file of its own, in a process that can import neither torch nor
     safetensors."""
-    model = build(LM, VARIANTS[name])
+    model = quantized(LM, VARIANTS[name])
     path = tmp_path / "m.safetensors"
     save_ternary(path, model, LM, VARIANTS[name], rest_dtype=rest_dtype)
     script = (
@@ -213,7 +206,7 @@ def test_models_of_the_users_own_need_their_config(tmp_path):
     """A layer in two places is stored once; biases and integer buffers survive."""
     config = TwiceConfig()
     quantization = replace(TERNARY, head=True)
-    model = build(config, quantization)
+    model = quantized(config, quantization)
     path = tmp_path / "m.safetensors"
     size = save_ternary(path, model, config, quantization)
     assert (size.ternary_weights, size.full_weights) == (64, 8 + 1)

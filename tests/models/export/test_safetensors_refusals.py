@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_models import quantized
 
 from foretune.models import TransformerConfig
 from foretune.models.export.safetensors_file import save_ternary
 from foretune.models.export.save import load_model
 from foretune.models.quantization.config import Quantization
-from foretune.models.quantization.replace import quantize
 
 torch.set_num_threads(1)
 
@@ -20,17 +20,10 @@ LM = TransformerConfig(width=32, depth=2, head_dim=8, max_positions=32)
 TERNARY = Quantization(format="ternary")
 
 
-def build(config, quantization):
-    torch.manual_seed(0)
-    model = config.build()
-    quantize(model, quantization)
-    return model.eval()
-
-
 def test_a_weight_that_is_ternary_in_one_place_alone_is_refused(tmp_path):
     """The head is ternary, the embedding isn't: one stored weight can't serve both."""
     quantization = replace(TERNARY, head=True)
-    model = build(LM, quantization)
+    model = quantized(LM, quantization)
     model.embedding.weight = model.head.weight
     path = tmp_path / "m.safetensors"
     with pytest.raises(ValueError, match=r"got head, which shares its own with embedding\.weight"):
@@ -43,12 +36,12 @@ def test_models_that_are_not_ternary_are_refused(tmp_path):
         save_ternary(path, LM.build(), LM, Quantization())
     int8 = Quantization(format="int8")
     with pytest.raises(ValueError, match=r"format=ternary or binary, got Integer\(bits=8"):
-        save_ternary(path, build(LM, int8), LM, int8)
+        save_ternary(path, quantized(LM, int8), LM, int8)
     half = replace(TERNARY, strength=0.5)
     with pytest.raises(ValueError, match=r"strength=1, got 0\.5 in"):
-        save_ternary(path, build(LM, half), LM, half)
+        save_ternary(path, quantized(LM, half), LM, half)
     for place in ("blocks.0.mlp.mlp_in", "head"):
-        model = build(LM, TERNARY)
+        model = quantized(LM, TERNARY)
         with torch.no_grad():
             model.get_submodule(place).weight[0, 0] = float("nan")
         with pytest.raises(ValueError, match=f"needs finite .*, got nan or inf in {place}"):
@@ -61,7 +54,7 @@ def as_metadata(about):
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path):
-    model = build(LM, TERNARY)
+    model = quantized(LM, TERNARY)
     path, other = tmp_path / "m.safetensors", tmp_path / "other.safetensors"
     save_ternary(path, model, LM, TERNARY)
     with pytest.raises(ValueError, match="must be a file, and isn't there"):

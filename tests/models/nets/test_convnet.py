@@ -8,9 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import gradients, in_float64, samples, with_gains
 from torch import Tensor, nn
 
-from foretune.models import ConvNet, ConvNetConfig, Tap
+from foretune.models import ConvNetConfig, Tap
 
 torch.set_num_threads(1)
 
@@ -24,23 +25,6 @@ CONFIGS = [
 
 def name(config: ConvNetConfig) -> str:
     return f"width{config.width}x{config.depth}-pixels{config.image_size}"
-
-
-def build(config: ConvNetConfig, *, seed: int = 0) -> ConvNet:
-    """A model whose gains are not 1 and biases not 0, so that one left out or misplaced shows."""
-    torch.manual_seed(seed)
-    model = config.build()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if "norm" in key:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def images(config: ConvNetConfig, *, count: int = 4) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    side = config.image_size
-    return torch.randn(count, config.channels, side, side, generator=generator)
 
 
 def norm_relu(x_BCHW: Tensor, w: dict[str, Tensor], key: str) -> Tensor:
@@ -74,26 +58,23 @@ def reference(w: dict[str, Tensor], config: ConvNetConfig, images_BCHW: Tensor) 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=name)
 def test_logits_and_gradients_equal_those_of_an_independent_implementation(config):
-    model, inputs = build(config), images(config)
+    model, inputs = with_gains(config), samples(config, count=4)
     targets = torch.arange(4) % config.classes
-    weights = {n: p.detach().double().requires_grad_() for n, p in model.named_parameters()}
+    weights = in_float64(model)
     logits, expected_logits = model(inputs), reference(weights, config, inputs)
     assert logits.shape == (4, config.classes)
     torch.testing.assert_close(logits.double(), expected_logits, rtol=0, atol=1e-4)
     F.cross_entropy(logits, targets).backward()
     F.cross_entropy(expected_logits, targets).backward()
-    for key, parameter in model.named_parameters():
-        expected, got = weights[key].grad, parameter.grad
-        assert expected is not None, key
-        assert got is not None, key
-        error = float((got.double() - expected).norm())
+    for key, got, expected in gradients(model, weights):
+        error = float((got - expected).norm())
         assert error <= 1e-3 * float(expected.norm()) + 1e-6, key
 
 
 @pytest.mark.parametrize("config", CONFIGS[:3], ids=name)
 def test_gradients_reach_every_weight_and_are_finite(config):
-    model = build(config)
-    F.cross_entropy(model(images(config)), torch.arange(4)).backward()
+    model = with_gains(config)
+    F.cross_entropy(model(samples(config, count=4)), torch.arange(4)).backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
@@ -113,22 +94,22 @@ def test_signals_start_at_the_size_of_the_images_whatever_the_width(width):
         if isinstance(module, Tap):
             module.watch = watch
     with torch.no_grad():
-        model(images(model.config))
+        model(samples(model.config, count=4))
     assert sorted(rms) == list(range(-1, 9))
     assert all(0.3 < value < 3 for value in rms.values()), rms
 
 
 def test_images_a_million_times_as_bright_give_finite_logits():
-    model = build(CONFIGS[1])
+    model = with_gains(CONFIGS[1])
     with torch.no_grad():
-        logits = model(1e6 * images(CONFIGS[1]))
+        logits = model(1e6 * samples(CONFIGS[1], count=4))
     assert torch.isfinite(logits).all()
     assert logits.abs().max() < 100  # Norms stand between the images and the head.
 
 
 def test_an_image_s_logits_do_not_depend_on_its_neighbours():
     """Nor on the mode, and nothing but weights is kept: norms have no memory of past batches."""
-    model, inputs = build(CONFIGS[1]), images(CONFIGS[1])
+    model, inputs = with_gains(CONFIGS[1]), samples(CONFIGS[1], count=4)
     with torch.no_grad():
         together = model(inputs)
         alone = torch.cat([model.eval()(image[None]) for image in inputs])
@@ -138,7 +119,7 @@ def test_an_image_s_logits_do_not_depend_on_its_neighbours():
 
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch():
     """As for any net without batch statistics."""
-    model, inputs = build(CONFIGS[1]), images(CONFIGS[1])
+    model, inputs = with_gains(CONFIGS[1]), samples(CONFIGS[1], count=4)
     targets = torch.arange(4)
     F.cross_entropy(model(inputs), targets).backward()
     whole = [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -152,9 +133,9 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch():
 
 def test_every_convolution_is_a_plain_conv2d_without_bias():
     """So that a quantizer can replace it by its name; the stem and the head have names to skip."""
-    convolutions = {k: m for k, m in build(CONFIGS[1]).named_modules() if "conv" in k.lower()}
+    convolutions = {k: m for k, m in with_gains(CONFIGS[1]).named_modules() if "conv" in k.lower()}
     assert len(convolutions) == 12
-    model = build(CONFIGS[1])
+    model = with_gains(CONFIGS[1])
     kinds = {k.split(".")[-1] for k, m in model.named_modules() if type(m) is nn.Conv2d}
     assert kinds == {"stem", "conv1", "conv2", "shortcut"}
     assert all(m.bias is None for m in model.modules() if isinstance(m, nn.Conv2d))

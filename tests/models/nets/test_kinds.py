@@ -1,10 +1,9 @@
 """Every kind of model in MODELS keeps the same promises. Shapes as in each model's module."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import built, samples
 from torch import Tensor
 
 from foretune.models import MODELS, Tap, at_size, count, has_ladder, size_of
@@ -18,15 +17,16 @@ MECHANISMS = {
     "pointwise": {"attention": "relu2", "kappa": 2.0, "norm_placement": "post"},
 }  # fmt: skip
 """Fields that hardly meet elsewhere."""
+TOKENS = {"vocab_size": 10, "max_positions": 8}
 SMALLEST = {
-    "transformer": MODELS["transformer"](width=16, depth=2, vocab_size=10, max_positions=8),
-    "transformer qk_norm": MODELS["transformer"](width=16, vocab_size=10, qk_norm=True),
+    "transformer": MODELS["transformer"](width=16, depth=2, **TOKENS),
+    "transformer qk_norm": MODELS["transformer"](width=16, qk_norm=True, **TOKENS),
     "vit": MODELS["vit"](width=16, depth=2, image_size=8),
     "vit qk_norm": MODELS["vit"](width=16, depth=2, image_size=8, qk_norm=True),
     "convnet": MODELS["convnet"](width=8, image_size=8),
     **{
         f"{kind} {name}": MODELS[kind](width=16, depth=2, **size, **fields)
-        for kind, size in (("transformer", {"vocab_size": 10}), ("vit", {"image_size": 8}))
+        for kind, size in (("transformer", TOKENS), ("vit", {"image_size": 8}))
         for name, fields in MECHANISMS.items()
     },
     **{net: MODELS["torchvision"](name=net, width_multiplier=0.01, image_size=8) for net in NETS},
@@ -46,19 +46,6 @@ def test_every_kind_is_among_the_smallest():
     assert all(cls.kind == kind for kind, cls in MODELS.items())
 
 
-def build(config: Any, *, seed: int = 0) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    return config.build()
-
-
-def batch(config: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    if config.kind == "transformer":
-        return torch.randint(config.vocab_size, (4, 8), generator=generator)
-    side = config.image_size
-    return torch.randn(4, config.channels, side, side, generator=generator)
-
-
 def backward(model: torch.nn.Module, inputs: Tensor) -> Tensor:
     logits = model(inputs)
     targets = torch.arange(logits.numel() // logits.shape[-1]) % logits.shape[-1]
@@ -68,8 +55,8 @@ def backward(model: torch.nn.Module, inputs: Tensor) -> Tensor:
 
 @each()
 def test_forward_and_backward_are_finite_and_reach_every_parameter(config):
-    model = build(config)
-    logits = backward(model, batch(config))
+    model = built(config)
+    logits = backward(model, samples(config, count=4))
     assert logits.shape[0] == 4
     assert logits.shape[-1] == 10
     assert torch.isfinite(logits).all()
@@ -80,7 +67,7 @@ def test_forward_and_backward_are_finite_and_reach_every_parameter(config):
 
 @each()
 def test_every_tap_sees_its_tensors_once_a_pass_and_changes_nothing(config):
-    model, inputs, seen = build(config), batch(config), []
+    model, inputs, seen = built(config), samples(config, count=4), []
     plain = model(inputs)
 
     def watch(tap: Tap, tensors: tuple[Tensor, ...]) -> None:
@@ -102,14 +89,14 @@ def test_every_tap_sees_its_tensors_once_a_pass_and_changes_nothing(config):
 
 @each()
 def test_same_seed_same_weights_and_another_seed_others(config):
-    first, second, other = (build(config, seed=s).state_dict() for s in (0, 0, 1))
+    first, second, other = (built(config, seed=s).state_dict() for s in (0, 0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
 @each()
 def test_a_state_goes_into_another_model_and_gives_the_same_bits(config):
-    model, other, inputs = build(config), build(config, seed=1), batch(config)
+    model, other, inputs = built(config), built(config, seed=1), samples(config, count=4)
     backward(model, inputs)  # Moves the statistics of norms that keep them.
     assert not torch.equal(model(inputs), other(inputs))
     other.load_state_dict(model.state_dict())
@@ -135,7 +122,7 @@ def test_the_smallest_rung_is_small(config):
 
 @each()
 def test_bfloat16_autocast_gives_finite_logits_near_those_of_float32(config):
-    model, inputs = build(config).eval(), batch(config)
+    model, inputs = built(config).eval(), samples(config, count=4)
     with torch.no_grad():
         exact = model(inputs)
         with torch.autocast("cpu", torch.bfloat16):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from small_models import built, samples
 
 from foretune.models import Parametrization, Rule, TransformerConfig, ViTConfig, parametrize
 from foretune.models.export.save import export_model
@@ -29,20 +29,8 @@ OTHERS = {"embedding", "patch_embedding", "attention_norm", "mlp_norm", "final_n
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
-def build(config: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return config.build()
-
-
 def rules(config: Any, **fields: Any) -> dict[str, Rule]:
-    return parametrize(build(config), config, Parametrization(**fields))
-
-
-def inputs(config: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    if isinstance(config, TransformerConfig):
-        return torch.randint(config.vocab_size, (3, 8), generator=generator)
-    return torch.randn(3, 1, 8, 8, generator=generator)
+    return parametrize(built(config), config, Parametrization(**fields))
 
 
 @each_config
@@ -51,7 +39,7 @@ def test_every_parameter_has_the_rule_of_the_table(config, name):
     """Width 64 is four times the base: a quarter for linear layers, nothing for all others."""
     found = rules(config, name=name, base_width=16)
     seen = set()
-    for parameter, _ in build(config).named_parameters():
+    for parameter, _ in built(config).named_parameters():
         kind = parameter.removesuffix(".weight").split(".")[-1]
         if kind in LINEAR:
             assert found.pop(parameter) == Rule(lr=0.25), parameter
@@ -79,9 +67,9 @@ def test_the_table_of_a_language_model_written_out():
 
 @each_config
 def test_simple_changes_no_weight_and_intermediate_the_head_alone(config):
-    plain = build(config).state_dict()
+    plain = built(config).state_dict()
     for name, factor in (("mup-simple", 1.0), ("mup-intermediate", 0.5)):
-        model = build(config)
+        model = built(config)
         parametrize(model, config, Parametrization(name=name, base_width=16))
         for key, value in model.state_dict().items():
             assert torch.equal(value, plain[key] * (factor if key == "head.weight" else 1)), key
@@ -89,7 +77,7 @@ def test_simple_changes_no_weight_and_intermediate_the_head_alone(config):
 
 def test_the_head_starts_with_the_root_of_the_base_over_its_inputs():
     config = TransformerConfig(width=256, depth=1, vocab_size=256)
-    model = build(config)
+    model = built(config)
     parametrize(model, config, Parametrization(name="mup-intermediate", base_width=64))
     assert float(model.head.weight.detach().std()) == pytest.approx(64**0.5 / 256, rel=0.01)
     assert float(model.blocks[0].mlp.mlp_in.weight.detach().std()) == pytest.approx(
@@ -99,7 +87,7 @@ def test_the_head_starts_with_the_root_of_the_base_over_its_inputs():
 
 @each_config
 def test_full_is_intermediate_with_the_config_s_own_scale_and_queries(config):
-    model, other = build(config), build(replace(config, attention_scale="linear", zero_query=True))
+    model, other = built(config), built(replace(config, attention_scale="linear", zero_query=True))
     found = parametrize(model, config, Parametrization(name="mup-full"))
     assert found == parametrize(other, other.config, Parametrization(name="mup-intermediate"))
     state = other.state_dict()
@@ -111,9 +99,9 @@ def test_full_is_intermediate_with_the_config_s_own_scale_and_queries(config):
         with torch.no_grad():
             block.attention.qkv.weight[:64].normal_()  # So that the scale shows.
     other.load_state_dict(model.state_dict())
-    x = inputs(config)
+    x = samples(config)
     assert torch.equal(model(x), other(x))
-    plain = build(config)
+    plain = built(config)
     plain.load_state_dict(model.state_dict())
     assert not torch.allclose(model(x), plain(x), atol=1e-4)
 
@@ -121,7 +109,7 @@ def test_full_is_intermediate_with_the_config_s_own_scale_and_queries(config):
 @each_config
 @pytest.mark.parametrize("name", ["standard", "mup-simple", "mup-intermediate"])
 def test_at_the_base_nothing_changes(config, name):
-    model, plain, x = build(config), build(config), inputs(config)
+    model, plain, x = built(config), built(config), samples(config)
     here = Parametrization(name=name, base_width=64, base_depth=4)
     assert parametrize(model, config, here) == {}
     assert torch.equal(model(x), plain(x))
@@ -134,7 +122,7 @@ def test_at_the_base_nothing_changes(config, name):
 @pytest.mark.parametrize("placement", ["pre", "post", "reordered"])
 def test_depth_scales_both_branches_of_every_block(config, placement):
     config = replace(config, norm_placement=placement)
-    model = build(config).eval()
+    model = built(config).eval()
     parametrize(model, config, Parametrization(base_depth=1))
     x_ND = torch.randn(16, 64)
     for block in model.blocks:
@@ -155,7 +143,7 @@ def test_depth_scales_both_branches_of_every_block(config, placement):
 
 @each_config
 def test_depth_scales_the_epsilon_of_the_blocks_parameters_alone(config):
-    names = [n for n, _ in build(config).named_parameters()]
+    names = [n for n, _ in built(config).named_parameters()]
     assert rules(config, base_depth=1) == {
         n: Rule(epsilon=0.25) for n in names if n.startswith("blocks.")
     }
@@ -170,14 +158,14 @@ def test_depth_scales_the_epsilon_of_the_blocks_parameters_alone(config):
 def test_quantizing_before_or_after_makes_no_difference(config):
     ternary = Quantization(format="ternary", norm=True, head=True)
     asked = Parametrization(name="mup-full", base_width=16, base_depth=2)
-    before, after = build(config), build(config)
+    before, after = built(config), built(config)
     quantize(before, ternary)
     first = parametrize(before, config, asked)
     second = parametrize(after, config, asked)
     quantize(after, ternary)
     assert first == second
     assert len(first) > 10
-    state, x = after.state_dict(), inputs(config)
+    state, x = after.state_dict(), samples(config)
     for name, value in before.state_dict().items():
         assert torch.equal(value, state[name]), name
     assert torch.equal(before(x), after(x))
@@ -188,7 +176,7 @@ def test_a_step_moves_the_logits_of_wide_models_less_than_without_mup():
 
     def moved(width: int, name: str) -> float:
         config = TransformerConfig(width=width, depth=1, vocab_size=50, max_positions=8)
-        model, x = build(config), inputs(config)
+        model, x = built(config), samples(config)
         found = parametrize(model, config, Parametrization(name=name, base_width=16))
         before = model(x)
         F.cross_entropy(before.flatten(0, 1), x.flatten()).backward()
@@ -207,7 +195,7 @@ def test_a_step_moves_the_logits_of_wide_models_less_than_without_mup():
 @pytest.mark.parametrize("fields", [{"name": "mup-full"}, {"base_depth": 1}], ids=["full", "depth"])
 def test_factors_that_no_file_would_hold_are_refused_at_export(fields, format, tmp_path):
     config, ternary = replace(LLAMA, qk_norm=False), Quantization(format="ternary")
-    model = build(config)
+    model = built(config)
     parametrize(model, config, Parametrization(**fields))
     quantize(model, ternary)
     with pytest.raises(ValueError, match=r"factors that its config builds, got blocks\.0\."):

@@ -6,19 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from torch import Tensor, nn
+from small_models import samples
+from torch import nn
 from torchvision.models._utils import _make_divisible
 
 from foretune.models import TorchvisionConfig, TorchvisionNet
 from foretune.models.nets.torchvision_nets import NETS, resnet_width
 
 torch.set_num_threads(1)
-
-
-def images(config: TorchvisionConfig, *, count: int = 4) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    side = config.image_size
-    return torch.randn(count, config.channels, side, side, generator=generator)
 
 
 def original(name: str) -> nn.Module:
@@ -53,7 +48,7 @@ def test_at_multiplier_1_it_is_torchvision_s_net_but_for_the_stem(name):
         model.train(mode)
         source.train(mode)
         with torch.no_grad():
-            expected, got = source(images(config)), model(images(config))
+            expected, got = source(samples(config, count=4)), model(samples(config, count=4))
         scale = float(expected.abs().max())
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-4 * scale)
     buffers = zip(model.buffers(), source.buffers(), strict=True)
@@ -118,7 +113,7 @@ def test_the_stem_keeps_every_pixel_of_a_small_image(name, side):
     model.stem.register_forward_hook(lambda m, i, output: shapes.append(output.shape[-1]))
     for block in model.blocks:
         block.register_forward_hook(lambda m, i, output: shapes.append(output.shape[-1]))
-    logits = model(images(config))
+    logits = model(samples(config, count=4))
     F.cross_entropy(logits, torch.arange(4)).backward()
     assert shapes[:3] == [side, side, side]
     assert shapes[-1] == side // 8
@@ -129,7 +124,7 @@ def train(model: TorchvisionNet, *, steps: int) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for _ in range(steps):
         optimizer.zero_grad()
-        F.cross_entropy(model(images(model.config)), torch.arange(4)).backward()
+        F.cross_entropy(model(samples(model.config, count=4)), torch.arange(4)).backward()
         optimizer.step()
 
 
@@ -155,7 +150,7 @@ def test_training_draws_no_random_numbers():
     config = TorchvisionConfig(name="mobilenet_v2", width_multiplier=0.1, image_size=16)
     model = config.build()
     before = torch.get_rng_state()
-    first, second = model(images(config)), model(images(config))
+    first, second = model(samples(config, count=4)), model(samples(config, count=4))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, second)
 

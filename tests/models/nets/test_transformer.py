@@ -8,9 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import gradients, in_float64, samples, with_gains
 from torch import Tensor
 
-from foretune.models import Transformer, TransformerConfig
+from foretune.models import TransformerConfig
 
 torch.set_num_threads(1)
 
@@ -25,23 +26,6 @@ CONFIGS = [
     TransformerConfig(width=64, depth=2, max_positions=32, norm="rmsnorm", mlp="swiglu"),
     TransformerConfig(width=32, depth=1, max_positions=16, norm="rmsnorm", qk_norm=True),
 ]
-
-
-def build(config: TransformerConfig, *, seed: int = 0) -> Transformer:
-    """A model whose gains are not 1, so that a gain left out or misplaced shows."""
-    torch.manual_seed(seed)
-    model = config.build()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def tokens(config: TransformerConfig, *, seed: int = 1, positions: int | None = None) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (3, positions or config.max_positions)
-    return torch.randint(config.vocab_size, shape, generator=generator)
 
 
 def rotate(x_BHTK: Tensor) -> Tensor:
@@ -97,13 +81,9 @@ def reference(w: dict[str, Tensor], config: TransformerConfig, tokens_BT: Tensor
     return residual_norm(x, w["final_norm.weight"], config) @ w["head.weight"].T
 
 
-def in_float64(model: Transformer) -> dict[str, Tensor]:
-    return {n: p.detach().double().requires_grad_() for n, p in model.named_parameters()}
-
-
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"width{c.width}-qk{c.qk_norm}-{c.norm}")
 def test_logits_equal_those_of_an_independent_implementation(config):
-    model, inputs = build(config), tokens(config)
+    model, inputs = with_gains(config), samples(config)
     with torch.no_grad():
         expected = reference(in_float64(model), config, inputs)
         assert expected.std() > 0.5
@@ -112,23 +92,20 @@ def test_logits_equal_those_of_an_independent_implementation(config):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"width{c.width}-qk{c.qk_norm}-{c.norm}")
 def test_gradients_equal_those_of_an_independent_implementation(config):
-    model, inputs, targets = build(config), tokens(config), tokens(config, seed=2).flatten()
+    model, inputs, targets = with_gains(config), samples(config), samples(config, seed=2).flatten()
     F.cross_entropy(model(inputs).flatten(0, 1), targets).backward()
     weights = in_float64(model)
     F.cross_entropy(reference(weights, config, inputs).flatten(0, 1), targets).backward()
-    for name, parameter in model.named_parameters():
-        expected, got = weights[name].grad, parameter.grad
-        assert expected is not None, name
-        assert got is not None, name
+    for name, got, expected in gradients(model, weights):
         scale = float(expected.abs().max())
         assert scale > 0, name
-        torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-5 * max(1.0, scale))
-        assert float((got.double() - expected).norm() / expected.norm()) < 1e-4, name
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * max(1.0, scale))
+        assert float((got - expected).norm() / expected.norm()) < 1e-4, name
 
 
 def test_attention_with_large_logits_equals_the_independent_implementation():
     config = CONFIGS[2]
-    model, inputs = build(config), tokens(config)
+    model, inputs = with_gains(config), samples(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "qkv" in name:
@@ -139,15 +116,15 @@ def test_attention_with_large_logits_equals_the_independent_implementation():
 
 def test_a_context_shorter_than_max_positions_sees_the_same_positions():
     config = CONFIGS[2]
-    model = build(config)
-    inputs = tokens(config)
+    model = with_gains(config)
+    inputs = samples(config)
     with torch.no_grad():
         torch.testing.assert_close(model(inputs[:, :11]), model(inputs)[:, :11], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[3]], ids=["plain", "qk_norm"])
 def test_changing_a_token_never_changes_logits_before_it(config):
-    model, inputs = build(config), tokens(config)
+    model, inputs = with_gains(config), samples(config)
     with torch.no_grad():
         before = model(inputs)
         for t in range(config.max_positions):
@@ -161,7 +138,7 @@ def test_changing_a_token_never_changes_logits_before_it(config):
 def test_positions_matter():
     config = CONFIGS[0]
     with torch.no_grad():
-        logits = build(config)(torch.tensor([[1, 2, 3], [2, 1, 3]]))
+        logits = with_gains(config)(torch.tensor([[1, 2, 3], [2, 1, 3]]))
     assert not torch.allclose(logits[0, -1], logits[1, -1], atol=1e-3)
 
 
@@ -187,14 +164,14 @@ def test_initial_weights_have_the_paper_s_distributions(width):
 
 
 def test_the_head_is_not_tied_to_the_embedding():
-    model = build(CONFIGS[0])
+    model = with_gains(CONFIGS[0])
     assert model.head.weight.data_ptr() != model.embedding.weight.data_ptr()
     assert not torch.equal(model.head.weight, model.embedding.weight)
 
 
 def test_same_seed_same_weights_and_another_seed_others():
     config = CONFIGS[0]
-    states = [build(config, seed=s).state_dict() for s in (0, 0, 1)]
+    states = [with_gains(config, seed=s).state_dict() for s in (0, 0, 1)]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
 

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import gradients, in_float64, samples, with_gains
 from torch import Tensor, nn
 
 from foretune.models import Tap, ViT, ViTConfig
@@ -25,23 +26,6 @@ CONFIGS = [
 
 def name(config: ViTConfig) -> str:
     return f"width{config.width}-pixels{config.image_size}-qk{config.qk_norm}"
-
-
-def build(config: ViTConfig, *, seed: int = 0) -> ViT:
-    """A model whose gains are not 1, so that a gain left out or misplaced shows."""
-    torch.manual_seed(seed)
-    model = config.build()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if "norm" in key:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def images(config: ViTConfig, *, seed: int = 1, count: int = 3) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    side = config.image_size
-    return torch.randn(count, config.channels, side, side, generator=generator)
 
 
 def norm(x: Tensor, gain: Tensor) -> Tensor:
@@ -78,13 +62,9 @@ def reference(w: dict[str, Tensor], config: ViTConfig, images_BCHW: Tensor) -> T
     return norm(x.mean(1), w["final_norm.weight"]) @ w["head.weight"].T
 
 
-def in_float64(model: ViT) -> dict[str, Tensor]:
-    return {n: p.detach().double().requires_grad_() for n, p in model.named_parameters()}
-
-
 @pytest.mark.parametrize("config", CONFIGS, ids=name)
 def test_logits_and_gradients_equal_those_of_an_independent_implementation(config):
-    model, inputs = build(config), images(config)
+    model, inputs = with_gains(config), samples(config)
     targets = torch.arange(3) % config.classes
     logits, weights = model(inputs), in_float64(model)
     expected_logits = reference(weights, config, inputs)
@@ -93,11 +73,8 @@ def test_logits_and_gradients_equal_those_of_an_independent_implementation(confi
     torch.testing.assert_close(logits.double(), expected_logits, rtol=0, atol=1e-5)
     F.cross_entropy(logits, targets).backward()
     F.cross_entropy(expected_logits, targets).backward()
-    for key, parameter in model.named_parameters():
-        expected, got = weights[key].grad, parameter.grad
-        assert expected is not None, key
-        assert got is not None, key
-        assert float((got.double() - expected).norm() / expected.norm()) < 1e-4, key
+    for key, got, expected in gradients(model, weights):
+        assert float((got - expected).norm() / expected.norm()) < 1e-4, key
 
 
 def shuffled_patches(images_BCHW: Tensor, config: ViTConfig) -> Tensor:
@@ -111,7 +88,7 @@ def shuffled_patches(images_BCHW: Tensor, config: ViTConfig) -> Tensor:
 @pytest.mark.parametrize("config", CONFIGS, ids=name)
 def test_only_the_positions_tell_one_order_of_patches_from_another(config):
     """Without them the logits are the same in any order, so no patch is masked from another."""
-    model, inputs = build(config), images(config)
+    model, inputs = with_gains(config), samples(config)
     with torch.no_grad():
         before, after = model(inputs), model(shuffled_patches(inputs, config))
         assert (before - after).abs().max() > 1e-2
@@ -122,7 +99,7 @@ def test_only_the_positions_tell_one_order_of_patches_from_another(config):
 
 def test_the_first_patch_sees_the_last_one():
     config = CONFIGS[0]
-    model, inputs, changed = build(config), images(config), images(config)
+    model, inputs, changed = with_gains(config), samples(config), samples(config)
     changed[:, :, -2:, -2:] += 1.0
     seen: list[Tensor] = []
     with torch.no_grad():
@@ -162,7 +139,7 @@ def test_qk_norm_bounds_the_attention_logits_whatever_the_weights(head_dim):
         with torch.no_grad():
             for block in model.blocks:
                 block.attention.qkv.weight.mul_(1000)
-        largest[qk_norm] = largest_logit(model, images(model.config))
+        largest[qk_norm] = largest_logit(model, samples(model.config))
     assert largest[True] <= math.sqrt(head_dim) * (1 + 1e-5)
     assert largest[False] > 1e5
 
@@ -209,6 +186,6 @@ def test_positions_start_as_large_as_what_standardised_pixels_give():
     torch.manual_seed(0)
     model = ViTConfig(width=128).build()
     with torch.no_grad():
-        content = model.patch_embedding(images(model.config, count=64))
+        content = model.patch_embedding(samples(model.config, count=64))
     assert float(content.std()) == pytest.approx(1, rel=0.05)
     assert float(model.position_embedding.detach().std()) == pytest.approx(1, rel=0.05)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small_models import built, samples
 
 from foretune.models import TransformerConfig, ViTConfig
 from foretune.models.export.save import export_model, load_model
@@ -31,23 +31,11 @@ each = pytest.mark.parametrize("fields", FIELDS, ids=lambda fields: "-".join(fie
 both = pytest.mark.parametrize("kind", KINDS)
 
 
-def build(config: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return config.build().eval()
-
-
-def inputs(config: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    if isinstance(config, TransformerConfig):
-        return torch.randint(11, (3, 8), generator=generator)
-    return torch.randn(3, 1, 8, 8, generator=generator)
-
-
 @both
 @each
 def test_a_ternary_model_is_the_plain_one_with_ternary_weights(kind, fields):
     config = KINDS[kind](**fields)
-    model, plain, x = build(config), build(config), inputs(config)
+    model, plain, x = built(config).eval(), built(config).eval(), samples(config)
     names = quantize(model, WEIGHTS)
     assert len(names) == 8
     layers = quantized_layers(model)
@@ -66,7 +54,7 @@ def test_a_ternary_model_is_the_plain_one_with_ternary_weights(kind, fields):
 @each
 def test_an_exported_model_gives_the_same_logits(kind, fields, tmp_path):
     config = KINDS[kind](**fields)
-    model, x = build(config), inputs(config)
+    model, x = built(config).eval(), samples(config)
     quantize(model, Quantization(format="ternary"))
     refresh(model, 1.0)
     export_model(tmp_path / "m.safetensors", model, config, Quantization(format="ternary"))
@@ -77,7 +65,7 @@ def test_an_exported_model_gives_the_same_logits(kind, fields, tmp_path):
 @both
 @pytest.mark.parametrize("head", [False, True])
 def test_layers_that_divide_by_their_largest_singular_value_are_refused(kind, head):
-    model = build(KINDS[kind](sigma_reparam=True))
+    model = built(KINDS[kind](sigma_reparam=True)).eval()
     before = list(map(type, model.modules()))
     for where in (None, lambda name, _: name.endswith("mlp_out")):
         with pytest.raises(

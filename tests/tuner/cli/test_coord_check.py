@@ -1,16 +1,14 @@
 """The coordinate check on real models: what is read, that a broken rule fails, the command."""
 
-import shlex
-
 import pandas as pd
 import pytest
 import torch
+from commands import call, refused
 from short_runs import small
 
 from foretune.analysis.claims.mup_theory import COLUMNS, FAILS, FITS, LAYERS, judge
 from foretune.models import TransformerConfig, ViTConfig
 from foretune.models.nets.parametrize import Rule
-from foretune.tuner.cli.main import main
 from foretune.tuner.config.override import override
 from foretune.tuner.config.presets import lm_tiny, vit_tiny
 from foretune.tuner.training.coordinates import coordinates, own_effect, read_signals, rms
@@ -133,18 +131,12 @@ def test_what_there_is_no_theory_for_is_refused(text, changes, sentence):
         check(override(small(text), changes))
 
 
-def call(line, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(shlex.split(line))
-    return end.value.code, *capsys.readouterr()
-
-
 def test_the_command_writes_tables_and_picture_and_exits_by_the_verdict(text, tmp_path, capsys):
     line = (
         f"coord-check --parametrization mup-simple --widths 16 32 --steps 2 --seeds 2 --out "
         f"{tmp_path}/out --set data.name=text data.path={text} --set model.depth=1"
     )
-    code, out, _ = call(line, capsys)
+    code, out, _ = call(capsys, line)
     slopes = pd.read_csv(tmp_path / "out" / "slopes.csv")
     assert code == int(not slopes["verdict"].isin([FITS, "-"]).all())
     assert "mup-simple\n" in out
@@ -179,21 +171,16 @@ def test_the_command_writes_tables_and_picture_and_exits_by_the_verdict(text, tm
     ],
 )
 def test_bad_arguments_are_one_sentence(tmp_path, capsys, options, sentence):
-    code, _, err = call(f"coord-check {options} --out {tmp_path}/out", capsys)
-    assert code == 2
-    assert err.startswith("foretune: ")
-    assert err.count("\n") == 1
-    assert sentence in err
+    assert sentence in refused(capsys, f"coord-check {options} --out {tmp_path}/out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_base_width_is_taken_where_it_means_something(text, tmp_path, capsys):
     data = f"--set data.name=text data.path={text} model.depth=1 parametrization.base_width=64"
     line = f"coord-check --widths 64 128 --steps 1 --seeds 1 --out {tmp_path}/out {data}"
-    code, out, err = call(f"{line} --parametrization standard", capsys)
-    assert (code, out) == (2, "")
+    err = refused(capsys, f"{line} --parametrization standard")
     assert "parametrization.base_width=64 needs a rule for width" in err
-    code, out, _ = call(f"{line} --parametrization standard mup-simple", capsys)
+    code, out, _ = call(capsys, f"{line} --parametrization standard mup-simple")
     assert code == 1  # One seed and one block have no interval.
     assert "cannot tell; more --seeds or --widths narrow the intervals" in out
     table = pd.read_csv(tmp_path / "out" / "coords.csv")

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from exports import DIGITS, TEXT, foretune, told, train
+from commands import DIGITS, TEXT, call, refused, told, train
 
 from foretune.models.export.reference_decoder import decode
 from foretune.models.export.save import load_model
@@ -16,15 +16,6 @@ from foretune.tuner.records.files import write_json
 from foretune.tuner.training.checkpoint import MODEL_FILE
 
 torch.set_num_threads(1)
-
-
-def refused(capsys, line):
-    """Runs a command that must be refused; returns its one sentence."""
-    code, out, err = foretune(capsys, line)
-    assert (code, out) == (2, "")
-    assert err.startswith("foretune: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +58,7 @@ def test_a_safetensors_file_is_the_trained_model(
 ):
     run_dir, path = trained(preset, quantizer, **changes), tmp_path / "m.safetensors"
     line = f"export '{run_dir}' --packing {packing} --out '{path}'"
-    code, out, err = foretune(capsys, line)
+    code, out, err = call(capsys, line)
     assert (code, err) == (0, "")
     mine, recorded, loaded, difference = told(out)
     outcome = json.loads((run_dir / "outcome.json").read_text())
@@ -92,7 +83,7 @@ def test_a_safetensors_file_is_the_trained_model(
 def test_a_gguf_file_is_the_trained_model(capsys, trained, quantizer, packing):
     """Scales are fp16 from the first step on, as the file holds them."""
     run_dir = trained("lm-llama", quantizer)
-    code, out, err = foretune(capsys, f"export '{run_dir}' --format gguf --packing {packing}")
+    code, out, err = call(capsys, f"export '{run_dir}' --format gguf --packing {packing}")
     assert (code, err) == (0, "")
     path = run_dir / f"{run_dir.name}-{packing}.gguf"
     assert out.endswith(f"written: {path}\n")
@@ -106,7 +97,7 @@ def test_a_gguf_file_is_the_trained_model(capsys, trained, quantizer, packing):
 def test_scales_in_fp32_leave_a_gguf_file_near_the_trained_model(capsys, trained):
     """Rounded to fp16 (relative error 2^-11), which the int8 rounding of inputs enlarges."""
     run_dir = trained("lm-llama", "ternary-mean-bare", **{"quantization.scale_dtype": "float32"})
-    code, out, _ = foretune(capsys, f"export '{run_dir}' --format gguf")
+    code, out, _ = call(capsys, f"export '{run_dir}' --format gguf")
     mine, _, loaded, _ = told(out)
     assert code == 0
     assert loaded == pytest.approx(mine, abs=1e-3)
@@ -118,14 +109,14 @@ def test_a_file_that_differs_says_why_and_how_to_avoid_it(capsys, trained, tmp_p
     said = "more than 0.001 is to be expected: "
     changes = {"quantization.scale_dtype": "float32"}
     run_dir = trained("lm-llama", "ternary-mean-bare", **changes)
-    _, out, _ = foretune(capsys, f"export '{run_dir}' --format gguf --out '{tmp_path}/a.gguf'")
+    _, out, _ = call(capsys, f"export '{run_dir}' --format gguf --out '{tmp_path}/a.gguf'")
     assert told(out)[3] > 1e-3
     assert f"{said}GGUF keeps scales in fp16, which can flip int8 roundings of inputs" in out
     assert "training with --set quantization.scale_dtype=float16 avoids it" in out
-    _, out, _ = foretune(capsys, f"export '{run_dir}' --out '{tmp_path}/a.safetensors'")
+    _, out, _ = call(capsys, f"export '{run_dir}' --out '{tmp_path}/a.safetensors'")
     assert said not in out
     line = f"export '{run_dir}' --rest-dtype bf16 --out '{tmp_path}/b.safetensors'"
-    assert f"{said}--rest-dtype bf16 rounds all that isn't ternary\n" in foretune(capsys, line)[1]
+    assert f"{said}--rest-dtype bf16 rounds all that isn't ternary\n" in call(capsys, line)[1]
 
 
 def test_the_rest_may_be_smaller(capsys, trained, tmp_path):
@@ -135,7 +126,7 @@ def test_the_rest_may_be_smaller(capsys, trained, tmp_path):
         for rest in ("fp32", dtype):
             path = tmp_path / f"{rest}.{format}"
             line = f"export '{run_dir}' --format {format} --rest-dtype {rest} --out '{path}'"
-            assert foretune(capsys, line)[0] == 0
+            assert call(capsys, line)[0] == 0
             sizes[rest] = path.stat().st_size
         # Embedding and head, 256 x 256 each, are nearly all of the rest.
         assert sizes["fp32"] - sizes[dtype] == pytest.approx(2 * 2 * 256 * 256, rel=0.02)
@@ -145,7 +136,7 @@ def test_weights_that_a_gguf_block_cannot_hold_are_named(capsys, trained, tmp_pa
     changes = {"quantization.granularity": "group"}
     run_dir = trained("lm-llama", "ternary-mean-bare", **changes)
     path = tmp_path / "m.gguf"
-    code, out, _ = foretune(capsys, f"export '{run_dir}' --format gguf --out '{path}'")
+    code, out, _ = call(capsys, f"export '{run_dir}' --format gguf --out '{path}'")
     assert code == 0
     assert "ternary, not packed" in out
     assert "instead of TQ1_0, since its scale changes inside blocks of 256" in out

@@ -1,11 +1,10 @@
 """Nothing is written to object stores, and no folder is made that is named like one."""
 
-import shlex
 from pathlib import Path
 
 import pytest
+from commands import refused
 
-from foretune.tuner.cli.main import main
 from foretune.tuner.cli.train import train_one
 from foretune.tuner.records.files import local_path
 from foretune.tuner.sweeps.sweep import sweep
@@ -47,15 +46,6 @@ def test_a_file_in_an_object_store_is_refused_as_it_was_typed(
     named = line.split()[-1]
     assert f"{option} must be a file, got {named}; object stores" in refused(capsys, line)
     assert list(tmp_path.iterdir()) == []
-
-
-def refused(capsys, line):
-    with pytest.raises(SystemExit) as end:
-        main(shlex.split(line))
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_a_path_that_has_lost_its_slash_is_refused_too(tmp_path, monkeypatch):

@@ -1,22 +1,15 @@
 """`foretune report` says what the page says; `predict` refuses what asks for nothing."""
 
 import pytest
+from commands import call
 from synthetic import Truth, start_sweep, write_run, write_sweep
 
 from foretune import analysis
-from foretune.tuner.cli.main import main
-
-
-def call(capsys, *words):
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return end.value.code, out, err
 
 
 def test_the_headline_and_the_path_are_printed(tmp_path, capsys):
     root = write_sweep(tmp_path / "s")
-    code, out, err = call(capsys, "report", root)
+    code, out, err = call(capsys, f"report '{root}'")
     assert (code, err) == (0, "")
     assert out.startswith("Keep the learning rate of model.qk_norm=false below ")
     assert f"report: {root / 'report' / 'index.html'}" in out
@@ -29,7 +22,7 @@ def test_a_sweep_of_formats_prints_how_they_compare(tmp_path, capsys):
             extra = (("quantization.format", form), ("quantization.scale", "mean"))
             noise = 0.001 * seed * (form == "none")
             write_run(root, Truth(seed=seed, gap=gap + noise, extra=extra))
-    code, out, _ = call(capsys, "report", root)
+    code, out, _ = call(capsys, f"report '{root}'")
     assert code == 0
     assert out.startswith("At size 32, the final loss of ternary mean is 0.299 nats above that of")
 
@@ -40,10 +33,10 @@ def test_a_check_prints_its_verdict(tmp_path, capsys):
     found = analysis.predict(root, n_params=Truth(width=128).n_params)
     prediction.write_text(found.to_json())
     check = write_sweep(tmp_path / "check", widths=(128,), qk_norms=(False,))
-    code, out, _ = call(capsys, "report", root, "--check", f"{prediction}:{check}")
+    code, out, _ = call(capsys, f"report '{root}' --check '{prediction}:{check}'")
     assert code == 0
     assert out.startswith("Confirmed: at 589,824 parameters")
-    code, _, err = call(capsys, "report", root, "--check", "p.json")
+    code, _, err = call(capsys, f"report '{root}' --check p.json")
     assert (code, err) == (
         2,
         "foretune: --check must look like PREDICTION.json:DIR, got 'p.json'.\n",
@@ -62,5 +55,5 @@ def test_a_check_prints_its_verdict(tmp_path, capsys):
 )
 def test_a_question_that_asks_for_nothing_is_one_sentence(tmp_path, capsys, option, sentence):
     """Where no law was fitted, too: the directory isn't even read."""
-    code, out, err = call(capsys, "predict", tmp_path / "none", "--size", 64, option)
+    code, out, err = call(capsys, f"predict '{tmp_path}/none' --size 64 {option}")
     assert (code, out, err) == (2, "", f"foretune: {sentence}\n")

@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 import torch
+from commands import call, refused
 
-from foretune.tuner.cli.main import main
 from foretune.tuner.config.assignments import parse_assignments
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.records.run_json import run_id
@@ -25,17 +25,6 @@ class Config:
 
 RUN = Run(model=Config())
 """
-
-
-def refused(capsys, line):
-    """Runs a command that must be refused; returns its one sentence."""
-    with pytest.raises(SystemExit) as end:
-        main(shlex.split(line))
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith("foretune: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture
@@ -84,10 +73,8 @@ def test_a_folder_of_a_sweep_is_left_as_it_is(capsys, tmp_path, data):
 
 def test_a_train_that_is_there_already_is_left_as_it_is(capsys, tmp_path, data):
     line = f"train lm-tiny --size 16 --device cpu --out '{tmp_path}' --set {data}"
-    with pytest.raises(SystemExit):
-        main(shlex.split(line))
+    assert call(capsys, line)[0] == 0
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    capsys.readouterr()
     assert "--out must not hold this run already" in refused(capsys, line)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 

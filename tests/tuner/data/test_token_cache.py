@@ -13,8 +13,8 @@ import pytest
 import sentencepiece
 import tokenizers
 import torch
-from document_files import documents_data, write_c4, write_pieces, write_shard, write_tokenizer
 from short_runs import digest, finish, follow, small, without_time
+from token_files import documents_data, write_c4, write_pieces, write_shard, write_tokenizer
 
 from foretune.tuner.data.token_cache import SHARE, cache_folder, cached_corpus
 from foretune.tuner.data.tokens import TokenStream, load_corpus

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from document_files import documents_data, write_c4, write_shard, write_tokenizer
+from token_files import documents_data, write_c4, write_shard, write_tokenizer
 
 from foretune.tuner.data.documents import library
 from foretune.tuner.data.tokens import load_corpus

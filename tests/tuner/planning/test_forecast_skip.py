@@ -1,15 +1,14 @@
 """Runs that the law of an ended sweep forecasts to be unstable aren't begun, and it is said."""
 
 import json
-import shlex
 
 import pytest
+from commands import call
 from learnt_sweep import LRS, STEPS, described, write_learnt
 from ray import tune
 
 from foretune.analysis import critical_table, load, sensitivity_table
 from foretune.tuner.cli.end_table import stops
-from foretune.tuner.cli.main import main
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_skip import skips
 from foretune.tuner.sweeps.sweep import resume, sweep
@@ -111,22 +110,19 @@ def test_a_sweep_begins_the_others_alone_and_its_records_say_so(
 
 def test_a_dry_run_says_what_would_not_be_started(text, learnt, tmp_path, capsys):
     settings = f"steps={STEPS} eval_every=10 data.name=text data.path='{text}'"
-    words = shlex.split(
+    line = (
         f"sweep random-lr --sizes 64 --out '{tmp_path / 'out'}' --skip-above 0.95 --skip-from "
         f"'{learnt}' --dry-run --drop model.qk_norm optimizer.weight_decay "
         f"--set {settings} data.validation_sequences=8"
     )
-    with pytest.raises(SystemExit) as end:
-        main([*words, "--grid", "optimizer.lr=1e-2,3e-1"])
-    assert end.value.code == 0
-    told = capsys.readouterr().out.splitlines()
-    marked = [line for line in told if line.endswith("  not to be started")]
-    assert [line.split("FLOP  ")[1] for line in marked] == ["lr=0.3  not to be started"]
-    assert any("--skip-above 0.95 does not start 1 of 2 runs" in line for line in told)
-    assert any(line.startswith("1 trials, ") for line in told)
-    with pytest.raises(SystemExit):
-        main([*words, "--search", "optuna", "--num-samples", "4"])
-    told = capsys.readouterr().out
-    assert "Of random draws: --skip-above 0.95 does not start " in told
-    assert "4 trials, which Optuna chooses one after another" in told
+    code, out, _ = call(capsys, f"{line} --grid optimizer.lr=1e-2,3e-1")
+    assert code == 0
+    rows = out.splitlines()
+    marked = [row for row in rows if row.endswith("  not to be started")]
+    assert [row.split("FLOP  ")[1] for row in marked] == ["lr=0.3  not to be started"]
+    assert any("--skip-above 0.95 does not start 1 of 2 runs" in row for row in rows)
+    assert any(row.startswith("1 trials, ") for row in rows)
+    _, out, _ = call(capsys, f"{line} --search optuna --num-samples 4")
+    assert "Of random draws: --skip-above 0.95 does not start " in out
+    assert "4 trials, which Optuna chooses one after another" in out
     assert not list(tmp_path.iterdir())

@@ -1,17 +1,16 @@
 """A forecast ends runs: at the very step, the same after a resume, and it says where it can't."""
 
 import json
-import shlex
 from dataclasses import dataclass
 
 import pytest
 import torch
+from commands import call, refused
 from short_runs import Bigram, assert_finite, finish, without_time
 from torch import nn
 
 from foretune.analysis.inside_run.landmark import read_landmarks
 from foretune.models import Tap
-from foretune.tuner.cli.main import main
 from foretune.tuner.config.override import override
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run
@@ -212,21 +211,20 @@ def test_bad_settings_are_sentences(fields, sentence):
 
 def command(text, out, lr, more=""):
     settings = f"steps={STEPS} optimizer.lr={lr} data.name=text data.path='{text}'"
-    return shlex.split(
+    return (
         f"train lm-tiny --size 32 --device cpu --out '{out}' --stopper forecast {more} "
         f"--set {settings} data.validation_sequences=8 eval_every=5"
     )
 
 
 def test_train_stops_by_the_same_rule(text, tmp_path, capsys, stopped):
-    with pytest.raises(SystemExit) as end:
-        main(command(text, tmp_path, TOO_HIGH, "--audit 0"))
-    assert end.value.code == 0
+    code, out, _ = call(capsys, command(text, tmp_path, TOO_HIGH, "--audit 0"))
+    assert code == 0
     (path,) = tmp_path.glob("runs/*/outcome.json")
     found = json.loads(path.read_text())
     assert (found["outcome"], found["step"]) == ("stopped", stopped[0].step)
     assert found["forecast"] == stopped[0].forecast
-    assert f"stopped: {stopped[0].reason}" in capsys.readouterr().out
+    assert f"stopped: {stopped[0].reason}" in out
 
 
 def test_train_goes_on_with_what_it_had_foretold(text, tmp_path, capsys, audited):
@@ -240,19 +238,13 @@ def test_train_goes_on_with_what_it_had_foretold(text, tmp_path, capsys, audited
     metrics.close()
     training.save(folder / "checkpoint")
     write_json(folder / "run.json", {})
-    with pytest.raises(SystemExit):
-        main(command(text, tmp_path, TOO_HIGH, "--audit 1"))
+    _, out, _ = call(capsys, command(text, tmp_path, TOO_HIGH, "--audit 1"))
     found = json.loads((folder / "outcome.json").read_text())
     assert (found["outcome"], found["forecast"]) == ("finished", audited[0].forecast)
-    told = capsys.readouterr().out
-    assert f"audited, so it ran on: {audited[0].forecast['reason']}\nfinished: " in told
+    assert f"audited, so it ran on: {audited[0].forecast['reason']}\nfinished: " in out
 
 
 def test_a_rate_that_was_not_calibrated_is_one_sentence_and_no_folder(text, tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(command(text, tmp_path / "out", GOOD, "--false-stops 0.03"))
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
+    err = refused(capsys, command(text, tmp_path / "out", GOOD, "--false-stops 0.03"))
     assert err.startswith("foretune: --false-stops must be one of the rates that the forecast was")
-    assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()

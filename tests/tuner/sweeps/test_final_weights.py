@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exports import TEXT, foretune, told, train
+from commands import TEXT, call, told, train
 from ray import tune
 from short_runs import follow, small
 
@@ -79,7 +79,7 @@ def test_a_sweep_keeps_finished_models_where_it_is_asked_to(capsys, tmp_path, mo
         outcome = json.loads((path / "outcome.json").read_text())["outcome"]
         assert (path / "checkpoint" / MODEL_FILE).exists() == (outcome == "finished")
         if outcome == "finished":
-            code, out, _ = foretune(capsys, f"export '{path}'")
+            code, out, _ = call(capsys, f"export '{path}'")
             assert (code, told(out)[3]) == (0, 0.0)
     kept = json.loads((result.directory / "sweep.json").read_text())["execution"]
     assert kept["keep_models"] is True

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 from optuna.trial import TrialState
 from processes import (
+    endings,
     here,
     interrupt,
     kill,
@@ -28,22 +29,22 @@ from foretune.tuner.tracking.sender import sync
 
 COUNT = 6
 STEPS = 100
-SEARCH = (
-    "sweep", "random-lr", "--search", "optuna", "--num-samples", str(COUNT), "--sizes", "16",
-    "--max-concurrent", "1", "--checkpoint-seconds", "0", "--out", "sweep",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def settings(text):
-    return short(text, STEPS)
+def command(text):
+    return (
+        "sweep", "random-lr", "--search", "optuna", "--num-samples", str(COUNT), "--sizes", "16",
+        "--max-concurrent", "1", "--checkpoint-seconds", "0", "--out", "sweep",
+        *short(text, STEPS),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def baseline(tmp_path_factory, settings):
+def baseline(tmp_path_factory, command):
     """The folder of a search that nothing interrupted."""
     cwd = tmp_path_factory.mktemp("baseline")
-    told = here(*SEARCH, *settings, cwd=cwd)
+    told = here(*command, cwd=cwd)
     for words in (f"[{COUNT}/{COUNT}]", f"{COUNT} trials: {COUNT} finished", "\nbest: lr="):
         assert words in told
     return cwd / "sweep"
@@ -85,26 +86,26 @@ def test_a_search_leaves_what_any_sweep_leaves(baseline):
 
 
 @pytest.mark.slow
-def test_a_search_cut_off_twice_goes_on_to_the_same_runs_and_bits(baseline, settings, tmp_path):
+def test_a_search_cut_off_twice_goes_on_to_the_same_runs_and_bits(baseline, command, tmp_path):
     """TPE has its say from draw 10 on: that it goes on the same is in test_optuna_search."""
     out = tmp_path / "sweep"
-    process = start(*SEARCH, *settings, cwd=tmp_path)
+    process = start(*command, cwd=tmp_path)
     wait_for(lambda: outcomes(out) and unfinished_with_checkpoint(out), process)
     assert "unfinished" in interrupt(process, signal.SIGINT)
     first = len(outcomes(out))
     process = start("resume", "sweep", cwd=tmp_path)
     wait_for(lambda: len(outcomes(out)) > first and unfinished_with_checkpoint(out), process)
     kill(process)
-    ended = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("outcome.json")}
+    ended = endings(out)
     assert 1 < len(ended) < COUNT
     assert f"{COUNT} trials: {COUNT} finished" in here("resume", "sweep", cwd=tmp_path)
-    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in ended} == ended
+    assert ended.items() <= endings(out).items()
     assert drawn(out) == drawn(baseline)
     assert metrics(out) == metrics(baseline)
 
 
-def test_a_dry_run_says_what_there_is_to_choose_from(settings, tmp_path):
-    told = here(*SEARCH, *settings, "--dry-run", cwd=tmp_path)
+def test_a_dry_run_says_what_there_is_to_choose_from(command, tmp_path):
+    told = here(*command, "--dry-run", cwd=tmp_path)
     assert "optimizer.lr            from 0.003 to 0.3, log-uniform" in told
     assert "model.size              one of 16" in told
     assert f"{COUNT} trials, which Optuna chooses one after another" in told

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from short_runs import assert_finite, digest, finish, follow, small, without_time
+from short_runs import digest, follow, follow_in_two, small, without_time
 
 from foretune.models.quantization.layers import quantized_layers
 from foretune.tuner.config.override import override
@@ -87,17 +87,9 @@ def test_the_loss_is_that_of_the_weights_as_they_are_now(text):
 def test_a_quantized_run_resumes_bit_for_bit_telemetry_included(name, text, tmp_path):
     run = override(small(text), {"quantization": QUANTIZERS[name].quantization})
     _, whole, training = follow(run)
-    first, rows = Training(run, lambda step, row: rows.append((step, dict(row))), device="cpu"), []
-    first.advance()
-    first.advance()
-    first.save(tmp_path)
-    rows = [row for row in rows if row[0] < first.step]
-    second = Training(
-        run, lambda step, row: rows.append((step, dict(row))), device="cpu", restore=tmp_path
-    )
-    finish(second)
+    rows, resumed = follow_in_two(run, tmp_path, slices=2)
     assert without_time(rows) == without_time(whole)
-    assert digest(second) == digest(training)
+    assert digest(resumed) == digest(training)
 
 
 IMAGES = {
@@ -124,18 +116,9 @@ def test_image_models_train_and_resume_bit_for_bit(preset, name, tmp_path):
     assert len(accuracies) == 4
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)
     assert whole[-1][1]["tokens_seen"] == 12 * 8
-    rows = []
-    first = Training(run, lambda step, row: rows.append((step, dict(row))), device="cpu")
-    first.advance()
-    first.save(tmp_path)
-    rows = [row for row in rows if row[0] < first.step]
-    second = Training(
-        run, lambda step, row: rows.append((step, dict(row))), device="cpu", restore=tmp_path
-    )
-    finish(second)
-    assert_finite(rows)
+    rows, resumed = follow_in_two(run, tmp_path, slices=1)
     assert without_time(rows) == without_time(whole)
-    assert digest(second) == digest(training)
+    assert digest(resumed) == digest(training)
 
 
 def test_attention_logits_of_a_vit_are_in_its_telemetry_and_qk_norm_bounds_them():

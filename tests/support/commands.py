@@ -1,4 +1,4 @@
-"""Commands and settings that tests of finished runs and their files share."""
+"""Commands run in this process, and the short runs that tests of finished runs train by them."""
 
 import re
 import shlex
@@ -21,14 +21,27 @@ TEXT = {**SHORT, "model.depth": 1, "data.sequence_length": 16, "data.validation_
 DIGITS = {**SHORT, "data.name": "digits", "model.image_size": 8}
 
 
-def foretune(capsys, line):
-    """Runs a command line; returns code, stdout and stderr."""
+def call(capsys, line, **names):
+    """Runs a command line, in which {name} stands for a value; returns code, stdout and stderr."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        main(shlex.split(line))
+        main([word.format(**names) for word in shlex.split(line)])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return end.value.code, out, err
+
+
+def refused(capsys, line, **names):
+    """Runs a command that must be refused; returns its one sentence.
+
+    Nothing else is printed, but a sweep's first line, which names its space and its folder.
+    """
+    code, out, err = call(capsys, line, **names)
+    assert code == 2
+    assert re.fullmatch(r"(foretune sweep \S+ -> .+\n)?", out), out
+    assert err.startswith("foretune: ")
+    assert err.count("\n") == 1
+    return err
 
 
 def train(out, preset, changes):
