@@ -12,8 +12,8 @@ class Sampling:
 
     search: Search = "grid"
     """grid tries all combinations of the grids, with other domains drawn;
-    random draws num_samples of each part of the space, grids drawn too;
-    optuna chooses num_samples one after another, by how the earlier ones ended."""
+    random draws as many samples as asked for of each part of the space, grids drawn too;
+    optuna chooses as many one after another, by how the earlier ones ended."""
     num_samples: int = 1
     """Draws (for grid: repetitions of each combination)."""
     seeds: int = 1
