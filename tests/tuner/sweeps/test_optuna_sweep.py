@@ -43,9 +43,9 @@ def settings(text):
 def baseline(tmp_path_factory, settings):
     """The folder of a search that nothing interrupted."""
     cwd = tmp_path_factory.mktemp("baseline")
-    told = here(*SEARCH, *settings, cwd=cwd)
+    output = here(*SEARCH, *settings, cwd=cwd)
     for words in (f"[{COUNT}/{COUNT}]", f"{COUNT} trials: {COUNT} finished", "\nbest: lr="):
-        assert words in told
+        assert words in output
     return cwd / "sweep"
 
 
@@ -104,10 +104,10 @@ def test_a_search_cut_off_twice_goes_on_to_the_same_runs_and_bits(baseline, sett
 
 
 def test_a_dry_run_says_what_there_is_to_choose_from(settings, tmp_path):
-    told = here(*SEARCH, *settings, "--dry-run", cwd=tmp_path)
-    assert "optimizer.lr            from 0.003 to 0.3, log-uniform" in told
-    assert "model.size              one of 16" in told
-    assert f"{COUNT} trials, which Optuna chooses one after another" in told
+    output = here(*SEARCH, *settings, "--dry-run", cwd=tmp_path)
+    assert "optimizer.lr            from 0.003 to 0.3, log-uniform" in output
+    assert "model.size              one of 16" in output
+    assert f"{COUNT} trials, which Optuna chooses one after another" in output
     assert not list(tmp_path.iterdir())
 
 
