@@ -2,7 +2,7 @@
 
 xdist's own loadfile waits for good once a worker has died: it gives a dead worker's files back with
 those that had ended, and hands the new worker one at a time. A file in which nothing is left to run
-never reports a test, so that nobody is given the next file or told to end.
+never reports a test, so that nobody is given the next file or asked to end.
 """
 
 import os
@@ -83,8 +83,8 @@ class Deadline:
 
     def _end(self, seconds: float) -> None:
         names = ", ".join(self._running) or "no test"
-        told = f"\nThe suite hung: {seconds:g} s are over, and this ran: {names}\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, told.encode())
+        note = f"\nThe suite hung: {seconds:g} s are over, and this ran: {names}\n"
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, note.encode())
         kill_below(os.getpid())
         os._exit(1)
 

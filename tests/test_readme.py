@@ -54,12 +54,12 @@ def test_files_that_a_page_names_are_there(page):
 
 def test_a_learning_rate_passes_nine_files_at_most():
     """Those that docs/architecture.md lists, each of which takes it from the one before."""
-    (told,) = re.findall(
+    (section,) = re.findall(
         r"^A learning rate passes .*?\n\n",
         (ROOT / "docs" / "architecture.md").read_text(),
         re.M | re.S,
     )
-    files = re.findall(r"`([\w/]+\.py)`", told)
+    files = re.findall(r"`([\w/]+\.py)`", section)
     assert files[0].startswith("tuner/cli/")
     assert files[-1] == "tuner/optim/update_rules.py"
     assert len(files) == len(set(files)) <= 9

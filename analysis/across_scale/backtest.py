@@ -174,8 +174,8 @@ def _decision_rows(
             row |= {name: cell[name] for name in ("truth", "steps", "n_seeds")}
             row["status"] = Status.ok()
             for method, law in laws.items():
-                told = law.probability_unstable(n_params, lr)
-                yield row | {"method": method, "probability": told}
+                probability = law.probability_unstable(n_params, lr)
+                yield row | {"method": method, "probability": probability}
             for method, seen in ((BEFORE, largest), (ONLY_LR, before)):
-                told = seen.loc[np.isclose(seen["lr"], lr), "truth"].mean()
-                yield row | {"method": method, "probability": float(told)}
+                share = seen.loc[np.isclose(seen["lr"], lr), "truth"].mean()
+                yield row | {"method": method, "probability": float(share)}

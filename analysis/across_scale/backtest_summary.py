@@ -51,7 +51,7 @@ def verdicts(table: pd.DataFrame, *, unsure: float = UNSURE) -> pd.DataFrame:
     """How well cells are called unstable, by method, factor in N and nearness to the edge.
 
     Nearness is `all`, `edge` (within a grid step of it) or `far`. Columns `n`, `cannot_tell` (the
-    share), `precision` and `recall` of unstable among the cells that were told, with the counts
+    share), `precision` and `recall` of unstable among the cells that were called, with the counts
     `hits`, `false_alarms`, `misses`, `all_clear`, and `brier` over the cells with a probability.
     """
     if not 0 <= unsure < 0.5:

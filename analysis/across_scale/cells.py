@@ -1,4 +1,4 @@
-"""What a family's runs measured, ready to be foretold: runs, critical learning rates and labels."""
+"""What a family's runs measured, ready to be forecast: runs, critical learning rates and labels."""
 
 from collections.abc import Iterator
 
@@ -30,8 +30,8 @@ def scored_cells(
     cells = read_signal(kept, telemetry, signal=signal, window=window)
     # One family: nothing but size, learning rate and seed tells its groups apart.
     plain = kept[[name for name in kept if "." not in name or name == LR]]
-    told = label_runs(plain, telemetry)[["excess", "above"]]
-    return cells.merge(told, left_on="run_id", right_index=True)
+    excesses = label_runs(plain, telemetry)[["excess", "above"]]
+    return cells.merge(excesses, left_on="run_id", right_index=True)
 
 
 def origins(cells: pd.DataFrame, least: int = 2) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:

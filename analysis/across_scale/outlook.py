@@ -130,12 +130,12 @@ def _fix(trials: pd.DataFrame, labels: pd.DataFrame) -> str:
     for fix, field in FIXES.items():
         if field not in trials:
             continue
-        told: Any = twins_of(trials[trials["outcome"] == "finished"], fix).set_index("run_id")
-        told = told[told.index.isin(unstable)]["benefit"]
-        if len(told):
-            worth = int((told > WORTH).sum())
+        twins: Any = twins_of(trials[trials["outcome"] == "finished"], fix).set_index("run_id")
+        nats = twins[twins.index.isin(unstable)]["benefit"]
+        if len(nats):
+            worth = int((nats > WORTH).sum())
             said.append(
-                f"{fix} was worth more than {WORTH:g} nats in {worth} of {len(told)} unstable runs "
-                f"(mean {told.mean():.2f})"
+                f"{fix} was worth more than {WORTH:g} nats in {worth} of {len(nats)} unstable runs "
+                f"(mean {nats.mean():.2f})"
             )
     return "; ".join(said)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from foretune.analysis.across_scale.arguments import check_question
 from foretune.analysis.across_scale.outlook import outlook
-from foretune.analysis.across_scale.words import horizon_of, reason_of, untold_of
+from foretune.analysis.across_scale.words import horizon_of, reason_of, why_unknown
 from foretune.analysis.laws.critical_law import CriticalLaw, fit_critical_lr
 from foretune.analysis.laws.laws import Estimate
 from foretune.analysis.measures.critical_lr import critical_table
@@ -22,8 +22,7 @@ from foretune.analysis.measures.signal import CELL, SIGNAL, absence, read_signal
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, Threshold, calibrate
 from foretune.analysis.records.families import FIX_OF_SIGNAL, Family, families, held_constant
 from foretune.analysis.records.load import Records, load
-from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
-from foretune.analysis.stats.status import Status
+from foretune.analysis.stats.status import Status, Trust
 
 Source = Records | str | os.PathLike[str]
 
@@ -35,7 +34,7 @@ class Stability(StrEnum):
     """It lies below the whole interval of the critical one."""
     UNSTABLE = "unstable"
     """It lies above it."""
-    CANNOT_TELL = UNTOLD
+    CANNOT_TELL = Trust.CANNOT_TELL.value
     """It lies inside, or there is no law."""
 
 
@@ -180,7 +179,7 @@ def predict(
         probability=probability,
         verdict=verdict,
         status=critical.status,
-        reason=untold_of(critical, line, absent)
+        reason=why_unknown(critical, line, absent)
         or reason_of(critical, law, line, signal, lr, probability, level),
         horizon=horizon_of(law, chosen, line, absent),
         prior=law.prior,

@@ -29,7 +29,7 @@ class Verification:
     verdict: Verdict
     """Whether the measured critical learning rate lies in the forecast's interval."""
     at_lr: Verdict
-    """Whether `stable` or `unstable` was right; that cannot be told where nothing was claimed or
+    """Whether `stable` or `unstable` was right; that cannot be decided where nothing was claimed or
     measured."""
     sentence: str
 
@@ -58,12 +58,14 @@ def verify(prediction: Prediction, source: Source) -> Verification:
     """The forecast against runs of the size that it was about, read in the same way."""
     records = source if isinstance(source, Records) else load(source)
     if not math.isfinite(prediction.critical_lr):
-        return _untold(prediction, "the forecast itself could not tell")
+        return _cannot_tell(prediction, "the forecast itself could not tell")
     trials = select(records.trials, prediction.family_values)
     trials = trials[np.isclose(trials["n_params"], prediction.n_params, rtol=0.01)]
     differs = _differences(prediction, trials)
     if differs:
-        return _untold(prediction, f"these runs are not the setting that was forecast: {differs}")
+        return _cannot_tell(
+            prediction, f"these runs are not the setting that was forecast: {differs}"
+        )
     table = critical_table(
         trials,
         records.telemetry,
@@ -72,7 +74,7 @@ def verify(prediction: Prediction, source: Source) -> Verification:
         window=prediction.window,
     )
     if table.empty:
-        return _untold(
+        return _cannot_tell(
             prediction,
             f"{records.directory} holds no ended run of {prediction.family} at "
             f"{prediction.n_params:,.0f} parameters",
@@ -128,7 +130,7 @@ def _bounded(prediction: Prediction, low: float, high: float) -> Verification:
         where = f"lies {' and '.join(known)}" if known else "can't be told"
         reason = f"the runs only show that the critical learning rate {where}, not whether it lies "
         reason += f"inside the forecast's interval {prediction.low:.3g} to {prediction.high:.3g}"
-        return _untold(prediction, reason, low, high)
+        return _cannot_tell(prediction, reason, low, high)
     side = f"above {low:.3g}" if low > prediction.high else f"below {high:.3g}"
     held, about = _at_lr(prediction, low, high)
     sentence = (
@@ -140,7 +142,7 @@ def _bounded(prediction: Prediction, low: float, high: float) -> Verification:
     return Verification(nan, low, high, 0, nan, Verdict.FAILS, held, sentence)
 
 
-def _untold(
+def _cannot_tell(
     prediction: Prediction, reason: str, low: float = math.nan, high: float = math.nan
 ) -> Verification:
     nan = math.nan

@@ -8,7 +8,7 @@ from foretune.analysis.measures.thresholds import Threshold
 from foretune.analysis.records.families import Family, held_constant
 
 
-def untold_of(critical: Estimate, line: Threshold, absent: str) -> str:
+def why_unknown(critical: Estimate, line: Threshold, absent: str) -> str:
     """Why there is no critical learning rate; empty where there is one."""
     if math.isfinite(critical.median):
         return ""

@@ -115,8 +115,8 @@ def lr_claims(trials: pd.DataFrame) -> list[Claim]:
     for key, group in table.groupby(by, sort=True):
         rows = group.dropna(subset=["sensitivity"]).set_index("quantizer")
         where = ", ".join(f"{n.rpartition('.')[2]} {v:g}" for n, v in zip(by, key, strict=True))
-        told = fewer_bits(rows.reset_index()) if PLAIN in rows.index else []
-        for quantizer in told:
+        others = fewer_bits(rows.reset_index()) if PLAIN in rows.index else []
+        for quantizer in others:
             a, b = rows.loc[quantizer], rows.loc[PLAIN]
             drop = float(b["sensitivity"] - a["sensitivity"])
             margin = float(np.hypot(a["high"] - a["low"], b["high"] - b["low"]) / 2)

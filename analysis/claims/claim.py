@@ -20,7 +20,7 @@ class Claim:
     numbers: dict[str, float]
 
     def row(self) -> dict[str, Any]:
-        """As a table has it: the verdict is the column `holds`, empty where it cannot be told."""
+        """As a table has it: the verdict is the column `holds`, empty where it cannot tell."""
         return {
             "name": self.name,
             "sentence": self.sentence,

@@ -29,8 +29,8 @@ def quantizer_names(trials: pd.DataFrame) -> pd.Series:
         trials.get(name, pd.Series(default, index=trials.index))
         for name, default in defaults.items()
     ]
-    told = [quantizer_name(str(f), s, bool(n)) for f, s, n in zip(*columns, strict=True)]
-    return pd.Series(told, index=trials.index, name="quantizer")
+    names = [quantizer_name(str(f), s, bool(n)) for f, s, n in zip(*columns, strict=True)]
+    return pd.Series(names, index=trials.index, name="quantizer")
 
 
 def quantizer_cells(trials: pd.DataFrame, *, metric: str = "loss") -> pd.DataFrame:
@@ -124,7 +124,7 @@ class Comparison:
     high: float
     n_seeds: int
     better: Verdict
-    """Whether the left one is; that cannot be told where the interval holds zero, or there are
+    """Whether the left one is; that cannot be decided where the interval holds zero, or there are
     fewer than two seeds."""
 
 
@@ -179,8 +179,8 @@ def _comparison(differences: pd.Series, what: str, unit: str, level: float) -> C
     if len(values) < 2:
         nan = math.nan
         why = "fewer than two seeds have both" if "bytes" not in what else "its bytes lie outside"
-        untold = Verdict.CANNOT_TELL
-        return Comparison(f"{what}: {untold}, {why}.", nan, nan, nan, len(values), untold)
+        unclear = Verdict.CANNOT_TELL
+        return Comparison(f"{what}: {unclear}, {why}.", nan, nan, nan, len(values), unclear)
     mean, half = _interval(values, level)
     better = Verdict.of(mean + half < 0, mean - half > 0)
     word = better.choose("better", "worse", "no clear difference")

@@ -125,7 +125,7 @@ def _claims(
         claims = bitnet_claims.width_claims(group, metric=metric)
         claims += bitnet_claims.mean_or_median(group, metric=metric)
         bound = f": at most {bitnet_claims.MATCH[metric]:g} {bitnet_claims.UNIT[metric]} worse"
-        claims = [replace(claim, name=claim.name + bound) for claim in claims if _told(claim)]
+        claims = [replace(claim, name=claim.name + bound) for claim in claims if _is_known(claim)]
         if metric == "loss":
             claims += bitnet_claims.needed_width_claims(group)
         where = f" ({setting})" if setting else ""
@@ -133,7 +133,7 @@ def _claims(
     return found
 
 
-def _told(claim: Claim) -> bool:
+def _is_known(claim: Claim) -> bool:
     return math.isfinite(claim.numbers["difference"])
 
 

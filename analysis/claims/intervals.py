@@ -87,7 +87,7 @@ def slope(
     and `rung`. With `against`, a boolean column, it is the slope where true minus that where false.
     `noise` is the prior standard deviation of a row between seeds, in the units of y.
     """
-    rows = frame[np.isfinite(frame["x"].to_numpy(float)) & _told(frame)]
+    rows = frame[np.isfinite(frame["x"].to_numpy(float)) & _known(frame)]
     if len(rows) == 0 or _distinct(rows, within, against) < 2:
         return unknown("it takes two points or more along the axis")
     keys = [name for name in (within, against) if name]
@@ -105,7 +105,7 @@ def slope(
     return Interval(*found, n_seeds=rows["seed"].nunique(), n_sizes=rows["rung"].nunique())
 
 
-def _told(frame: pd.DataFrame) -> np.ndarray:
+def _known(frame: pd.DataFrame) -> np.ndarray:
     if "low" in frame:
         low, high = frame["low"].to_numpy(float), frame["high"].to_numpy(float)
         return (np.isfinite(low) | np.isfinite(high)) & ~np.isnan(low) & ~np.isnan(high)

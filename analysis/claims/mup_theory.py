@@ -19,7 +19,7 @@ width D grows: head dimension, depth, batch and data stay. Exponents of D, at a 
 - `change`, the RMS of output_t - output_0 on the same batch, for what has no weights of its own:
   the sum of the layers' effects in a block's output, their product in the attention logits. 0 under
   muP; otherwise 1/2 or more, and 2 where two changes that grow as D meet. Of layers with weights it
-  is told, not judged: it mixes their own update with what reaches them.
+  is shown, not judged: it mixes their own update with what reaches them.
 
 A verdict is which exponent is near, not how well it is met: a rule that is left out moves one by
 1/2 (an initial value) or by 1 (a learning rate), so TOLERANCE is half of the smaller.
@@ -59,9 +59,9 @@ TOLERANCE: Final = 0.25
 LEVEL: Final = 0.9
 """Coverage of the intervals of slopes."""
 
-FITS, FAILS, UNTOLD = "as theory", "not as theory", CANNOT_TELL
+FITS, FAILS = "as theory", "not as theory"
 NO_CLAIM: Final = "-"
-"""Theory and verdict of what is told alone."""
+"""Theory and verdict of what is only shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def judge(coordinates: pd.DataFrame) -> pd.DataFrame:
         # The head comes after all of them.
         if (wrong & (own["layer"] != "logits")).any():
             follows = (table["parametrization"] == name) & (table["quantity"] == "change")
-            table.loc[follows & (table["verdict"] != NO_CLAIM), "verdict"] = UNTOLD
+            table.loc[follows & (table["verdict"] != NO_CLAIM), "verdict"] = CANNOT_TELL
     return table
 
 
@@ -155,11 +155,11 @@ def _word(theory: Theory | None, values: pd.Series, slope: float, low: float, hi
     if theory.zero:
         return FITS if (values == 0).all() else FAILS
     if np.isnan(slope) or np.isnan(low):
-        return UNTOLD
+        return CANNOT_TELL
     least, most = theory.low - TOLERANCE, theory.high + TOLERANCE
     if least <= low and high <= most:
         return FITS
-    return FAILS if high < least or low > most else UNTOLD
+    return FAILS if high < least or low > most else CANNOT_TELL
 
 
 def slopes(rows: pd.DataFrame, column: str) -> np.ndarray:

@@ -27,7 +27,7 @@ UNCLEAR: Final = "does not clearly change"
 RULE: Final = "a verdict takes three quarters, and none the other way"
 
 LOWERS: Final = ("lowers", "raises", UNCLEAR)
-"""What a cure does where the claim holds, fails and cannot be told."""
+"""What a cure does where the claim holds, fails and cannot be decided."""
 
 
 def claims(
@@ -218,7 +218,7 @@ def _signs(difference: pd.Series, margin: pd.Series) -> list[Verdict]:
 
 
 def _combine(verdicts: list[Verdict]) -> Verdict:
-    """Holds if at least `SHARE` do and none fails, fails likewise; else it cannot be told."""
+    """Holds if at least `SHARE` do and none fails, fails likewise; else it cannot be decided."""
     yes, no = _counts(verdicts)
     enough = SHARE * max(1, len(verdicts))
     return Verdict.of(yes >= enough and not no, no >= enough and not yes)

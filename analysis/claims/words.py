@@ -28,7 +28,7 @@ def verdict(found: Interval, expected: Expected, tolerance: float = 0.0) -> Verd
     return Verdict.of(inside, found.high < -tolerance or above)
 
 
-def told(found: Interval, unit: str = "", digits: int = 3, level: float = LEVEL) -> str:
+def with_interval(found: Interval, unit: str = "", digits: int = 3, level: float = LEVEL) -> str:
     """A number with its interval, or why there is none."""
     if not found.known:
         return f"not known: {found.reason or 'no reading'}"
@@ -79,11 +79,11 @@ def claim(
     here = verdict(found, expected, tolerance)
     start = f"Source A: {finding}. {here.here}: {what} "
     if not found.known:
-        text = f"{start}is {told(found)}."
+        text = f"{start}is {with_interval(found)}."
         return Claim(name, f"{text} {also}".strip(), here, {})
     parts = {k: part for k, part in (by_size or {}).items() if part.known}
     listed = "; ".join(f"{_short(part, digits)} at size {k}" for k, part in parts.items())
-    text = f"{start}is {told(found, unit, digits)}, {counted(found)}"
+    text = f"{start}is {with_interval(found, unit, digits)}, {counted(found)}"
     text += f" [{listed}]." if len(parts) > 1 else "."
     if expected in ("same", "not lower"):
         text += f" Up to {tolerance:g} {unit} counts as none."

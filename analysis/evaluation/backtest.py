@@ -24,7 +24,7 @@ FOLDS: Final = 5
 
 
 def context_of(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a predictor is told of a run, from its row in the trials table."""
+    """Returns what a predictor knows of a run, from its row in the trials table."""
     known = {name: value for name, value in trial.items() if "." in name or name in PLAIN}
     return {
         **known,
@@ -81,8 +81,8 @@ def with_sweep_loss(trials: pd.DataFrame, telemetry: pd.DataFrame) -> pd.DataFra
     A sweep is a part of the bank at one size and length.
     """
     sweep = trials.set_index("run_id")[["part", "size", "steps"]].map(str).agg("|".join, axis=1)
-    told = telemetry.assign(sweep=telemetry["run_id"].astype(str).map(sweep))
-    median = told.groupby(["sweep", "step"])["loss"].transform("median")
+    by_sweep = telemetry.assign(sweep=telemetry["run_id"].astype(str).map(sweep))
+    median = by_sweep.groupby(["sweep", "step"])["loss"].transform("median")
     return telemetry.assign(sweep_loss=median)
 
 
@@ -165,23 +165,23 @@ def score_table(
         runs = forecasts.index[mask.to_numpy()]
         if not len(runs):
             continue
-        told = labels.loc[runs].to_numpy(bool)
+        truth = labels.loc[runs].to_numpy(bool)
         for name in forecasts:
             scores = forecasts.loc[runs, name].to_numpy(float)
             interval = bootstrap_interval(
-                on_rows(auroc, scores, told), clusters.loc[runs], draws=draws
+                on_rows(auroc, scores, truth), clusters.loc[runs], draws=draws
             )
             rows.append(
                 {
                     "predictor": name,
                     "split": split,
                     "n": len(runs),
-                    "n_unstable": int(told.sum()),
+                    "n_unstable": int(truth.sum()),
                     "cannot_tell": int(np.isnan(scores).sum()),
                     "auroc": interval.value,
                     "low": interval.low,
                     "high": interval.high,
-                    "ece": expected_calibration_error(scores, told),
+                    "ece": expected_calibration_error(scores, truth),
                 }
             )
     return pd.DataFrame(rows)
@@ -191,8 +191,8 @@ def gain(
     forecasts: pd.DataFrame, labels: pd.Series, clusters: pd.Series, *, ours: str, theirs: str
 ) -> Any:
     """Returns by how much one predictor's AUROC exceeds another's on the same runs, an Interval."""
-    told = labels.loc[forecasts.index].to_numpy(bool)
+    truth = labels.loc[forecasts.index].to_numpy(bool)
     first, second = (
-        on_rows(auroc, forecasts[name].to_numpy(float), told) for name in (ours, theirs)
+        on_rows(auroc, forecasts[name].to_numpy(float), truth) for name in (ours, theirs)
     )
     return paired_difference(first, second, clusters.loc[forecasts.index])

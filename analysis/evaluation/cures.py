@@ -48,7 +48,7 @@ class Advice:
 
     fix: str
     probability: float
-    """That it lowers the final loss by more than `WORTH`; NaN where it can't be told."""
+    """That it lowers the final loss by more than `WORTH`; NaN where it isn't known."""
     worth: bool
     """Whether the probability passes the fix's threshold."""
     reason: str

@@ -27,7 +27,7 @@ OTHERS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
+class SweepLosses:
     """The recorded losses of one sweep as a table."""
 
     steps_S: np.ndarray
@@ -54,7 +54,7 @@ class Curves:
         return newest_R
 
 
-Rival = Callable[[Curves], np.ndarray]
+Rival = Callable[[SweepLosses], np.ndarray]
 
 
 def successive_halving(
@@ -77,7 +77,7 @@ def successive_halving(
         raise ValueError(f"factor must be a whole number from 2 on, got {factor}; 3 or 4 is usual.")
     _check_share(grace, "grace")
 
-    def rule(sweep: Curves) -> np.ndarray:
+    def rule(sweep: SweepLosses) -> np.ndarray:
         stop_R = np.full(len(sweep.total_R), math.nan)
         entered, part = np.arange(len(stop_R)), grace
         while (rung := sweep.share(part)) < sweep.total_R.max():
@@ -110,7 +110,7 @@ def median_stopping(
     if others < 1:
         raise ValueError(f"others must be 1 or more, got {others}; {OTHERS} is usual.")
 
-    def rule(sweep: Curves) -> np.ndarray:
+    def rule(sweep: SweepLosses) -> np.ndarray:
         stop_R = np.full(len(sweep.total_R), math.nan)
         read_SR = ~np.isnan(sweep.loss_SR)
         # A run without a reading yet has an average of 0 here; it isn't compared.
@@ -148,7 +148,7 @@ def curve_stopping(
     for look in looks:
         _check_share(look, "every look")
 
-    def rule(sweep: Curves) -> np.ndarray:
+    def rule(sweep: SweepLosses) -> np.ndarray:
         stop_R = np.full(len(sweep.total_R), math.nan)
         for step in sorted({sweep.share(look) for look in looks}):
             endings = _endings(sweep, step, np.isnan(stop_R) & (sweep.total_R > step))
@@ -180,7 +180,7 @@ def median_of_others(values: np.ndarray) -> np.ndarray:
     return (order[low + (low >= rank)] + order[high + (high >= rank)]) / 2
 
 
-def _endings(sweep: Curves, step: float, running_R: np.ndarray) -> dict[int, Ending]:
+def _endings(sweep: SweepLosses, step: float, running_R: np.ndarray) -> dict[int, Ending]:
     """The extrapolated end of each running run with readings enough."""
     seen_SR, end = sweep.upto(step), float(sweep.total_R.max())
     steps_S, found = sweep.steps_S[: len(seen_SR)], {}
@@ -202,7 +202,9 @@ def _replay(rule: Rival, curves: pd.DataFrame, runs: pd.DataFrame, loss: str, by
         ids = sweep["run_id"].to_numpy()
         table = tables[name].pivot(index="step", columns="run_id", values=loss)[ids]
         total_R = sweep["total_steps"].to_numpy(float)
-        stops.loc[ids] = rule(Curves(table.index.to_numpy(float), table.to_numpy(float), total_R))
+        stops.loc[ids] = rule(
+            SweepLosses(table.index.to_numpy(float), table.to_numpy(float), total_R)
+        )
     return stops
 
 

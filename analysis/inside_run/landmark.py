@@ -149,8 +149,8 @@ def fit_landmarks(
     shares, fits, fills = [], [], []
     for share, rows in readings.groupby("share"):
         matrix, fill = filled(rows, features)
-        told = labels.loc[rows["run_id"]].to_numpy(float)
+        truth = labels.loc[rows["run_id"]].to_numpy(float)
         shares.append(float(share))
         fills.append(fill)
-        fits.append(fit_logistic(matrix, told, l2=ridge))
+        fits.append(fit_logistic(matrix, truth, l2=ridge))
     return Landmarks(tuple(shares), tuple(features), tuple(fills), tuple(fits), dict(about or {}))

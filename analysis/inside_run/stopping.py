@@ -57,9 +57,9 @@ class StopRule:
             found = number(self.context, name)
             far = FARTHEST if name == "n_params" else 1.0
             if not low / far <= found <= high * far:
-                told = f"got {_plain(found)}" if math.isfinite(found) else "which this run has not"
+                got = f"got {_plain(found)}" if math.isfinite(found) else "which this run has not"
                 fitted = _plain(low) if low == high else f"{_plain(low)} to {_plain(high)}"
-                return f"it was fitted on runs with {name} {fitted}, {told}"
+                return f"it was fitted on runs with {name} {fitted}, {got}"
         return ""
 
     def observe(self, step: int, row: Mapping[str, float]) -> Forecast | None:

@@ -61,8 +61,8 @@ def attenuation(
             continue  # This family has no parameters of the kind.
         law = fit(cells, form)
         found = law.predict(n_params, lr, level)
-        told = found.status.can_tell
-        near = law.believe(n_params, lr).below(math.log10(line)) if told else math.nan
+        known = found.status.can_tell
+        near = law.believe(n_params, lr).below(math.log10(line)) if known else math.nan
         rows.append(
             {
                 "kind": column.removeprefix(STEM),

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretune.analysis.stats.gaussian_process import GROUP, LOG_NOISE, WIDE, Kernel
-from foretune.analysis.stats.predictive import Array, Belief, student
+from foretune.analysis.stats.predictive import Array, Belief, student_t
 from foretune.analysis.stats.regression import Posterior, Prior, regress
 
 NOISE = 0.08
@@ -50,7 +50,7 @@ class Polynomial:
         known = [self.posterior.believe(row) for row in self._columns(n, self.rates)]
         centre = np.interp(log_lr, self.rates, [float(b.centres[0]) for b in known])
         spread = np.interp(log_lr, self.rates, [float(b.spreads[0]) for b in known])
-        return student(float(centre), float(spread), self.posterior.df)
+        return student_t(float(centre), float(spread), self.posterior.df)
 
     def _columns(self, n: float, log_lr: Array) -> Array:
         return columns(self.shape, np.full(len(log_lr), n - self.centre), log_lr, self.rates)

@@ -16,7 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from foretune.analysis.measures.excess import DEGRADED, UNSTABLE, WORTH, excess
-from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
+from foretune.analysis.stats.status import Trust
 
 READ_WINDOW: Final = (0.75, 1.0)
 """Share of a run's steps over which a signal is read. The last quarter lies past warm-up, and past
@@ -35,7 +35,7 @@ class Where(StrEnum):
     """Past the line at every learning rate."""
     ABOVE = "above the grid"
     """Past it at none."""
-    CANNOT_TELL = UNTOLD
+    CANNOT_TELL = Trust.CANNOT_TELL.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def excess_crossing(cells: pd.DataFrame, level: float = UNSTABLE) -> Crossing:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}; {DEGRADED:g} is degraded")
     points = _clean(cells, ("lr", "loss", "reference_loss"))
-    told = points.assign(loss=np.fmin(points["loss"], points["reference_loss"]))
-    means = told.groupby("lr", as_index=False)[["loss", "reference_loss"]].mean()
+    capped = points.assign(loss=np.fmin(points["loss"], points["reference_loss"]))
+    means = capped.groupby("lr", as_index=False)[["loss", "reference_loss"]].mean()
     if len(means) < 2:
         return CANNOT_TELL
     best = means.loc[means["loss"].idxmin()]

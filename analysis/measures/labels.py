@@ -50,18 +50,18 @@ def label_runs(
     drawn = _drawn(ended)
     group = _groups(ended, drawn)
     final = ended["final_val_loss"].where(~ended["diverged"], np.inf).to_numpy(float)
-    told = ended.assign(group=group, final=np.fmin(final, ended["reference_loss"]))
+    runs = ended.assign(group=group, final=np.fmin(final, ended["reference_loss"]))
     # Drawn configurations differ in more than seeds: each is a cell of its own.
-    told["cell"] = np.where(drawn, np.arange(len(told)), -1)
-    told = told.merge(_best(told), on="group", how="left")
-    frame = told[["run_id", "group", "n_lrs", "best", "best_lr"]].set_index("run_id")
-    frame["excess"] = excess(told["final"], best=told["best"], reference=told["reference_loss"])
-    frame["above"] = (told[LR] > told["best_lr"] * (1 + 1e-9)).to_numpy()
-    twin_better, has_twin = _twins(told, drawn)
+    runs["cell"] = np.where(drawn, np.arange(len(runs)), -1)
+    runs = runs.merge(_best(runs), on="group", how="left")
+    frame = runs[["run_id", "group", "n_lrs", "best", "best_lr"]].set_index("run_id")
+    frame["excess"] = excess(runs["final"], best=runs["best"], reference=runs["reference_loss"])
+    frame["above"] = (runs[LR] > runs["best_lr"] * (1 + 1e-9)).to_numpy()
+    twin_better, has_twin = _twins(runs, drawn)
     past = frame["excess"].to_numpy() > level
     cause = np.where(drawn, twin_better, frame["above"])
-    sigma = told["size"].map(_seed_sigmas(told)).to_numpy(float)
-    noise = SIGMAS * sigma / (told["reference_loss"] - told["best"]).to_numpy(float)
+    sigma = runs["size"].map(_seed_sigmas(runs)).to_numpy(float)
+    noise = SIGMAS * sigma / (runs["reference_loss"] - runs["best"]).to_numpy(float)
     frame["unstable"] = past & cause
     frame["degraded"] = (frame["excess"] > np.fmax(DEGRADED, noise)) & cause
     frame["doomed"] = past
@@ -88,19 +88,19 @@ def _groups(trials: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
     return pd.factorize(keys)[0]
 
 
-def _best(told: pd.DataFrame) -> pd.DataFrame:
+def _best(runs: pd.DataFrame) -> pd.DataFrame:
     """The lowest mean over seeds in every group, and the learning rate that reached it."""
-    means = told.groupby(["group", "cell", LR], as_index=False)["final"].mean()
+    means = runs.groupby(["group", "cell", LR], as_index=False)["final"].mean()
     best = means.loc[means.groupby("group")["final"].idxmin()]
     counts = means.groupby("group")[LR].nunique().rename("n_lrs").reset_index()
     best = best.rename(columns={"final": "best", LR: "best_lr"}).drop(columns="cell")
     return best.merge(counts, on="group")
 
 
-def _seed_sigmas(told: pd.DataFrame) -> pd.Series:
+def _seed_sigmas(runs: pd.DataFrame) -> pd.Series:
     """Standard deviation of the final loss over seeds, pooled over a size's cells up to the best
     learning rate; NaN where no cell has two seeds."""
-    calm = told[told[LR] <= told["best_lr"] * (1 + 1e-9)]
+    calm = runs[runs[LR] <= runs["best_lr"] * (1 + 1e-9)]
     cells = calm.groupby(["size", "group", LR])["final"].agg(["var", "count"]).reset_index()
     cells = cells[cells["count"] > 1]
     freedom = cells["count"] - 1
@@ -108,10 +108,10 @@ def _seed_sigmas(told: pd.DataFrame) -> pd.Series:
     return np.sqrt(sums / freedom.groupby(cells["size"]).sum())
 
 
-def _twins(told: pd.DataFrame, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _twins(runs: pd.DataFrame, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether the twin at a third of the learning rate ended with a lower loss, and is there."""
-    better, there = np.zeros(len(told), bool), np.zeros(len(told), bool)
-    searched = told[drawn]
+    better, there = np.zeros(len(runs), bool), np.zeros(len(runs), bool)
+    searched = runs[drawn]
     for _, twins in searched.groupby(["part", "seed", "model.qk_norm"] if len(searched) else []):
         for index, run in twins.iterrows():
             near = twins[np.isclose(twins[LR], run[LR] / 3, rtol=0.01)]

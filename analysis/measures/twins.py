@@ -21,18 +21,18 @@ def twins_of(trials: pd.DataFrame, fix: str) -> pd.DataFrame:
     trials has `final_val_loss`, `reference_loss` and the config's fields. Losses are capped at the
     reference.
     """
-    told = trials.assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
+    capped = trials.assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
     field = FIXES[fix]
-    fields = [*settings(told), "seed", "size"]
-    same = [n for n in fields if n != field and told[n].map(repr).nunique() > 1]
+    fields = [*settings(capped), "seed", "size"]
+    same = [n for n in fields if n != field and capped[n].map(repr).nunique() > 1]
     if field == LR:
-        pairs = told.merge(told[[*same, LR, "final"]], on=same, suffixes=("", "_twin"))
+        pairs = capped.merge(capped[[*same, LR, "final"]], on=same, suffixes=("", "_twin"))
         pairs = pairs[(pairs[LR] / pairs[f"{LR}_twin"]).between(*TWIN_RATIO)]
     else:
-        fixed = told[told[field].eq(True)]
+        fixed = capped[capped[field].eq(True)]
         if fixed.empty:
-            return told.iloc[:0].assign(benefit=pd.Series(dtype=float))
-        pairs = told[told[field].eq(False)].merge(
+            return capped.iloc[:0].assign(benefit=pd.Series(dtype=float))
+        pairs = capped[capped[field].eq(False)].merge(
             fixed[[*same, "final"]], on=same, suffixes=("", "_twin")
         )
     return pairs.assign(benefit=pairs["final"] - pairs["final_twin"]).reset_index(drop=True)

@@ -65,7 +65,7 @@ def factors(trials: pd.DataFrame) -> list[str]:
     repeated = LR in trials and trials[LR].nunique() * 2 <= len(trials)
     axes = ["size", "n_params", *([LR] if repeated else [])]
     # Each value of these is a ladder of its own, whose sizes have their own N.
-    own = [WIDTH, *([HEAD_DIM] if _climb(trials, "joint") else [])]
+    own = [WIDTH, *([HEAD_DIM] if _on_ladder(trials, "joint") else [])]
     return [
         name
         for name in varying
@@ -76,10 +76,10 @@ def factors(trials: pd.DataFrame) -> list[str]:
 
 def is_no_factor(trials: pd.DataFrame, name: str) -> bool:
     """Whether a column is learning rate, seed or size; width isn't where a dial is the depth."""
-    return name in NOT_FACTORS and not (name == WIDTH and _climb(trials, "depth"))
+    return name in NOT_FACTORS and not (name == WIDTH and _on_ladder(trials, "depth"))
 
 
-def _climb(trials: pd.DataFrame, ladder: str) -> bool:
+def _on_ladder(trials: pd.DataFrame, ladder: str) -> bool:
     """Whether some trials stand on this ladder."""
     return LADDER in trials and bool(trials[LADDER].eq(ladder).any())
 
@@ -97,7 +97,7 @@ def _beside(trials: pd.DataFrame, name: str) -> list[str]:
     """What a size leaves open of width and depth: its ladder, and the head dim of a joint one."""
     if name not in (WIDTH, DEPTH):
         return []
-    return [LADDER, HEAD_DIM] if _climb(trials, "joint") else [LADDER]
+    return [LADDER, HEAD_DIM] if _on_ladder(trials, "joint") else [LADDER]
 
 
 def families(trials: pd.DataFrame) -> Iterator[Family]:
@@ -150,12 +150,12 @@ def label(values: Mapping[str, Any]) -> str:
 def held_constant(trials: pd.DataFrame) -> dict[str, Any]:
     """The conditions that all trials share, by their names in a horizon.
 
-    The ladder is told where it isn't the usual one, width, and the width where depth is the dial.
+    The ladder is named where it isn't the usual one, width, and the width where depth is the dial.
     """
     known = {text: trials[name] for name, text in CONDITIONS.items() if name in trials}
-    if _climb(trials, "depth") or _climb(trials, "joint"):
+    if _on_ladder(trials, "depth") or _on_ladder(trials, "joint"):
         known["ladder"] = trials[LADDER]
-    if _climb(trials, "depth"):
+    if _on_ladder(trials, "depth"):
         known["width"] = trials[WIDTH]
     return {
         text: _plain(column.iloc[0])

@@ -134,9 +134,9 @@ def _ending(outcome: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str,
     }
 
 
-def _forecast(told: Any) -> dict[str, float]:
-    """What a stopper foretold when it would have ended the run; NaN where it never would."""
-    known = told if isinstance(told, dict) else {}
+def _forecast(forecast: Any) -> dict[str, float]:
+    """What a stopper forecast when it would have ended the run; NaN where it never would."""
+    known = forecast if isinstance(forecast, dict) else {}
     audited = known.get("audited")
     return {
         "forecast_probability": finite(known.get("probability")),

@@ -78,7 +78,7 @@ def _loss(found: Findings) -> Made:
         "lowest point is sensitive: the wrong learning rate costs much. Dots are runs and lines "
         "join seed means; red crosses are runs that diverged, at their loss at init.",
     )
-    cells, rest = _most_run(found.cells)
+    cells, rest = _with_most_runs(found.cells)
     figure = plots.loss_figure(cells, size_colours(_sizes(found.cells)))
     yield figure, replace(item, caption=item.caption + rest)
 
@@ -103,7 +103,7 @@ def _sensitivity(found: Findings) -> Made:
         "that the next size will be harder to tune. Bands are "
         f"{found.level:.0%} intervals. {under_trained}",
     )
-    table, rest = _most_run(found.sensitivity.dropna(subset=["sensitivity"]))
+    table, rest = _with_most_runs(found.sensitivity.dropna(subset=["sensitivity"]))
     yield plots.sensitivity_figure(table), replace(item, caption=item.caption + rest)
 
 
@@ -120,7 +120,7 @@ def _signal(found: Findings) -> Made:
         "Open triangles ended early: their logits would have grown further.",
     )
     colours = size_colours(_sizes(found.cells))
-    cells, rest = _most_run(found.cells.dropna(subset=["value"]))
+    cells, rest = _with_most_runs(found.cells.dropna(subset=["value"]))
     figure = plots.signal_figure(cells, colours, signal=SIGNAL, threshold=found.threshold)
     yield figure, replace(item, caption=item.caption + rest)
 
@@ -175,7 +175,7 @@ def _critical(found: Findings) -> Made:
     yield figure, item
 
 
-def _most_run(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _with_most_runs(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The rows of the families with the most rows, and a sentence on those left out."""
     names = table["family"].value_counts()
     if len(names) <= MAX_FAMILIES:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from foretune.analysis.stats.predictive import Array, Belief, student
+from foretune.analysis.stats.predictive import Array, Belief, student_t
 from foretune.analysis.stats.regression import truncated
 
 ROUNDS: Final = 3
@@ -82,7 +82,7 @@ class Process:
         extra = np.exp(2 * self.theta[-2]) + np.exp(2 * self.theta[-1])
         spreads = np.sqrt(np.maximum(own - known, 0.0) + extra)
         centres = cross @ self.solved
-        return [student(c, s, self.df) for c, s in zip(centres, spreads, strict=True)]
+        return [student_t(c, s, self.df) for c, s in zip(centres, spreads, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def fit_logistic(
     coefficients; the intercept is ridged at a thousandth of that, so that it stays finite where
     every label is the same. Rows of weight 0 change nothing.
     """
-    rows, told, share = _clean(design, labels, l2, weights)
+    rows, targets, share = _clean(design, labels, l2, weights)
     mean = share @ rows
     spread = np.sqrt(share @ np.square(rows - mean))
     constant = spread <= 1e-12 * np.maximum(1.0, np.abs(mean))
@@ -73,7 +73,7 @@ def fit_logistic(
     standard = np.where(constant, 0.0, (rows - mean) / scale)
     ones = np.ones((len(standard), 1))
     ridge = np.r_[1e-3 * l2, np.full(rows.shape[1], l2)]
-    solution = _newton(np.hstack([ones, standard]), told, share, ridge)
+    solution = _newton(np.hstack([ones, standard]), targets, share, ridge)
     intercept, *coefficients = (float(value) for value in solution)
     return Logistic(tuple(mean.tolist()), tuple(scale.tolist()), tuple(coefficients), intercept)
 
@@ -83,21 +83,21 @@ def _clean(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The arguments as floats, and the weights as shares that add up to 1."""
     rows = np.asarray(design, float)
-    told = np.asarray(labels, float)
-    weight = np.ones(len(told)) if weights is None else np.asarray(weights, float)
-    if rows.ndim != 2 or not len(rows) == len(told) == len(weight):
+    targets = np.asarray(labels, float)
+    weight = np.ones(len(targets)) if weights is None else np.asarray(weights, float)
+    if rows.ndim != 2 or not len(rows) == len(targets) == len(weight):
         raise ValueError(
-            f"design must be (n, k) with n labels and n weights, got {rows.shape}, {len(told)} and "
-            f"{len(weight)}; give one row per label."
+            f"design must be (n, k) with n labels and n weights, got {rows.shape}, "
+            f"{len(targets)} and {len(weight)}; give one row per label."
         )
-    if not (np.isfinite(rows).all() and np.isfinite(told).all() and np.isfinite(weight).all()):
+    if not (np.isfinite(rows).all() and np.isfinite(targets).all() and np.isfinite(weight).all()):
         raise ValueError("design, labels and weights must be finite; leave out or fill such rows.")
     if not l2 > 0 or (weight < 0).any() or not weight.sum() > 0:
         raise ValueError(
             f"l2 and the sum of weights must be above 0 and no weight below, got l2 {l2:g} and "
             f"weights that sum to {weight.sum():g}; a ridge of 1e-2 suits a few hundred runs."
         )
-    return rows, told, weight / weight.sum()
+    return rows, targets, weight / weight.sum()
 
 
 def _newton(

@@ -64,7 +64,7 @@ class Belief:
         return special.stdtr(self.dfs, scaled) @ self.weights
 
 
-def student(centre: float, spread: float, df: float) -> Belief:
+def student_t(centre: float, spread: float, df: float) -> Belief:
     """One Student's t."""
     return Belief(*(np.array([x], float) for x in (1.0, centre, spread, df)))
 

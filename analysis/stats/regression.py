@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from foretune.analysis.stats.predictive import Array, Belief, student
+from foretune.analysis.stats.predictive import Array, Belief, student_t
 
 LOG_2PI = math.log(2 * math.pi)
 EM_ROUNDS = 60
@@ -48,7 +48,7 @@ class Posterior:
     def believe(self, row: Array) -> Belief:
         """What is believed of one new observation of a new group."""
         own = 1 + self.group_share + float(row @ self.unit_covariance @ row)
-        return student(float(row @ self.mean), self.noise * math.sqrt(own), self.df)
+        return student_t(float(row @ self.mean), self.noise * math.sqrt(own), self.df)
 
     def predict(self, row: Array, level: float) -> tuple[float, float, float]:
         """Median, low and high of one new observation of a new group."""

@@ -70,7 +70,7 @@ def auroc(scores: Any, labels: Any, weights: Any = None) -> float:
 
 def brier(probabilities: Any, labels: Any) -> float:
     """Returns the mean squared error of the probabilities (Brier 1950), 0 best; NaN of none."""
-    p, label = _told(probabilities, labels)
+    p, label = _known(probabilities, labels)
     return float(np.mean((p - label) ** 2)) if len(p) else math.nan
 
 
@@ -96,7 +96,7 @@ def reliability(
     (Clopper and Pearson's interval of that share, for independent runs). Bins hold equal counts,
     but equal probabilities stay together, so the order of the runs changes nothing.
     """
-    p, label = _told(probabilities, labels)
+    p, label = _known(probabilities, labels)
     if bins < 1:
         raise ValueError(f"bins must be 1 or more, got {bins}; {BINS} is usual.")
     frame = pd.DataFrame({"p": p, "label": label})
@@ -142,10 +142,10 @@ def coverage(
     level is that of the returned share's own interval, not of the intervals that are judged.
     """
     low, high, truth = _intervals(low, high, truth)
-    told = ~(np.isnan(low) | np.isnan(high))
+    known = ~(np.isnan(low) | np.isnan(high))
     groups = np.arange(len(truth)) if clusters is None else cluster_codes(clusters)
     held = (low <= truth) & (truth <= high)
-    return clustered_proportion(held[told], groups[told], level=level)
+    return clustered_proportion(held[known], groups[known], level=level)
 
 
 def _like(values: Any, label: np.ndarray, name: str) -> np.ndarray:
@@ -158,17 +158,17 @@ def _like(values: Any, label: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def _told(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities that are told, and their labels."""
+def _known(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that aren't NaN, and their labels."""
     label = check_labels(labels)
     p = _like(probabilities, label, "probabilities")
-    told = ~np.isnan(p)
-    if ((p[told] < 0) | (p[told] > 1)).any():
+    known = ~np.isnan(p)
+    if ((p[known] < 0) | (p[known] > 1)).any():
         raise ValueError(
-            f"probabilities must lie in 0..1, got {p[told].min():g} to {p[told].max():g}; "
+            f"probabilities must lie in 0..1, got {p[known].min():g} to {p[known].max():g}; "
             f"scores that only rank have an auroc but no calibration."
         )
-    return p[told], label[told]
+    return p[known], label[known]
 
 
 def _intervals(low: Any, high: Any, truth: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Self, TypeVar
 
-from foretune.analysis.stats.status import CANNOT_TELL as UNTOLD
+from foretune.analysis.stats.status import Trust
 
 T = TypeVar("T")
 
@@ -13,7 +13,7 @@ class Verdict(StrEnum):
 
     HOLDS = "holds"
     FAILS = "does not hold"
-    CANNOT_TELL = UNTOLD
+    CANNOT_TELL = Trust.CANNOT_TELL.value
 
     @classmethod
     def of(cls, holds: bool, fails: bool) -> Self:

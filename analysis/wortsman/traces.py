@@ -119,11 +119,11 @@ def by_rung(
     runs: Runs, variant: str, values: Mapping[str, float] | pd.Series
 ) -> dict[str, pd.Series]:
     """A number per run (by run_id) as seeds of each rung of a variant."""
-    told = pd.Series(values, dtype=float)
+    series = pd.Series(values, dtype=float)
     found = {}
     for rung in runs.rungs:
         trials = runs.of(variant, rung)
-        numbers = by_seed(trials, told.reindex(trials["run_id"].astype(str)))
+        numbers = by_seed(trials, series.reindex(trials["run_id"].astype(str)))
         if len(numbers):
             found[rung] = numbers
     return found

@@ -126,7 +126,7 @@ def summary(names: list[str], directory: Path) -> list[str]:
     """Returns the Markdown of how many claims hold in each figure."""
     lines = ["| figure | question | holds | does not hold | can't tell |", "|---|---|---|---|---|"]
     for name in names:
-        found = [told for path in claim_files(name, directory) for told, _ in claims_of(path)]
+        found = [verdict for path in claim_files(name, directory) for verdict, _ in claims_of(path)]
         counts = " | ".join(str(found.count(verdict)) for verdict in Verdict)
         lines.append(f"| [`{name}`](#{name.lower()}) | {FIGURES[name].question} | {counts} |")
     return [*lines, ""]

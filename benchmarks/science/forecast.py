@@ -156,10 +156,12 @@ def draw(
 ) -> None:
     """Writes the figures of docs/forecasts.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = found.labels["unstable"]
+    unstable = found.labels["unstable"]
     held_out = found.splits.index[found.splits != "fit"]
     tables = {
-        name: reliability(forecasts.loc[rows, inside.OURS].to_numpy(), told.loc[rows].to_numpy())
+        name: reliability(
+            forecasts.loc[rows, inside.OURS].to_numpy(), unstable.loc[rows].to_numpy()
+        )
         for name, rows in {"all held out": held_out, "random searches": found.of("random")}.items()
     }
     figures = {

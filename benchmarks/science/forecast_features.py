@@ -42,10 +42,10 @@ def collapse_as_feature(record: Record, found: Scored) -> None:
     rows = pd.DataFrame(list(_scores(found)))
     for share, at in rows.groupby("share"):
         for name in SETS:
-            told = at[at["features"] == name]
+            own = at[at["features"] == name]
             record.say(
-                f"  {share:4.0%} of the steps, {name:28} AUROC {_range(told['auroc'])}, "
-                f"log loss {_range(told['log_loss'])}"
+                f"  {share:4.0%} of the steps, {name:28} AUROC {_range(own['auroc'])}, "
+                f"log loss {_range(own['log_loss'])}"
             )
 
 
@@ -59,11 +59,11 @@ def _scores(found: Scored) -> Iterator[dict[str, object]]:
     readings = read_landmarks_of(trials, found.telemetry, shares=SHARES)
     for seed in range(SHUFFLES):
         fold = fold_of(found.clusters.loc[trials["run_id"]], seed=seed)
-        told = pd.concat(
-            _told(found, trials, readings, fold.index[(fold == number).to_numpy()])
+        probabilities = pd.concat(
+            _held_out(found, trials, readings, fold.index[(fold == number).to_numpy()])
             for number in sorted(fold.unique())
         )
-        for share, at in told.groupby("share"):
+        for share, at in probabilities.groupby("share"):
             unstable = found.labels.loc[at["run_id"], "unstable"].to_numpy(bool)
             for name in SETS:
                 p = at[name].to_numpy(float)
@@ -76,7 +76,7 @@ def _scores(found: Scored) -> Iterator[dict[str, object]]:
                 }
 
 
-def _told(
+def _held_out(
     found: Scored, trials: pd.DataFrame, readings: pd.DataFrame, held_out: pd.Index
 ) -> pd.DataFrame:
     """The probabilities of the runs held out, by every set of features fitted on the others."""
@@ -119,6 +119,6 @@ def _probabilities(
     for share, fill, fit in zip(model.shares, model.fill, model.fits, strict=True):
         rows = held_out[held_out["share"] == share]
         columns = rows[list(features)].to_numpy(float)
-        told = fit.probability(np.where(np.isfinite(columns), columns, fill))
-        parts.append(pd.Series(told, index=rows.index))
+        probability = fit.probability(np.where(np.isfinite(columns), columns, fill))
+        parts.append(pd.Series(probability, index=rows.index))
     return pd.concat(parts).loc[held_out.index]

@@ -92,8 +92,8 @@ def configuration_of(found: Scored) -> Configuration:
     """Returns the baseline that sees no training, fitted on the runs that ours was fitted on."""
     fitted = found.trials[found.trials["run_id"].isin(found.of("fit"))]
     contexts = pd.DataFrame([context_of(trial) for trial in fitted.to_dict("records")])
-    told = found.labels.loc[fitted["run_id"], "unstable"].to_numpy(float)
-    return Configuration.fit(contexts, told)
+    unstable = found.labels.loc[fitted["run_id"], "unstable"].to_numpy(float)
+    return Configuration.fit(contexts, unstable)
 
 
 def collapse_of(found: Scored) -> Collapse:
@@ -151,10 +151,10 @@ def _cell(row: pd.Series) -> str:
 def _claim_ranking(
     record: Record, table: pd.DataFrame, forecasts: pd.DataFrame, found: Scored
 ) -> None:
-    told = found.labels["unstable"]
+    unstable = found.labels["unstable"]
     ours = table[table["predictor"] == OURS].set_index("split")
     runs = found.of(*SIZES)
-    value = auroc(forecasts.loc[runs, OURS].to_numpy(), told.loc[runs].to_numpy(bool))
+    value = auroc(forecasts.loc[runs, OURS].to_numpy(), unstable.loc[runs].to_numpy(bool))
     record.say("")
     record.claim(f"held-out sizes: AUROC {value:.3f} >= {SIZES_AUROC}", value >= SIZES_AUROC)
     for split in UNSEEN:
@@ -162,13 +162,13 @@ def _claim_ranking(
         record.claim(f"{split}: AUROC {value:.3f} >= {UNSEEN_AUROC}", value >= UNSEEN_AUROC)
     held_out = found.splits.index[found.splits != "fit"]
     scores = forecasts.loc[held_out, OURS].to_numpy()
-    ece = expected_calibration_error(scores, told.loc[held_out].to_numpy(bool))
+    ece = expected_calibration_error(scores, unstable.loc[held_out].to_numpy(bool))
     record.claim(f"calibration error on all held-out runs {ece:.3f} <= {MAX_ECE}", ece <= MAX_ECE)
     record.say("\nGain in AUROC over the configuration alone, and over max logit alone (paired)")
     for name, group in {**{s: found.of(s) for s in UNSEEN}, "edge cells": _edge(found)}.items():
         for theirs in (CONFIGURATION, "max_logit"):
             part = forecasts.loc[forecasts.index.isin(group)]
-            interval = gain(part, told, found.clusters, ours=OURS, theirs=theirs)
+            interval = gain(part, unstable, found.clusters, ours=OURS, theirs=theirs)
             record.say(
                 f"  {name:14} over {theirs:14} {interval.value:+.3f} "
                 f"({interval.low:+.3f} to {interval.high:+.3f}), {len(part)} runs"
@@ -191,13 +191,13 @@ def levels(record: Record, bank: Bank, found: Scored, forecasts: pd.DataFrame) -
     held_out = found.splits.index[found.splits != "fit"]
     names = [OURS, "max_logit", CONFIGURATION, "log_lr"]
     for level in LEVELS:
-        told = label_runs(bank.trials, bank.telemetry, level=level)["unstable"].loc[held_out]
+        unstable = label_runs(bank.trials, bank.telemetry, level=level)["unstable"].loc[held_out]
         values = {
-            name: auroc(forecasts.loc[held_out, name].to_numpy(), told.to_numpy(bool))
+            name: auroc(forecasts.loc[held_out, name].to_numpy(), unstable.to_numpy(bool))
             for name in names
         }
         shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-        record.say(f"  e > {level:.2f} ({int(told.sum())} unstable): {shown}")
+        record.say(f"  e > {level:.2f} ({int(unstable.sum())} unstable): {shown}")
 
 
 def healthy_counts(record: Record, found: Scored) -> None:

@@ -30,7 +30,7 @@ BOUNDS = {
     "critical LR, loss 0.40": {4.0: 0.12, 16.0: 0.20},
 }
 LOGIT_BOUNDS = {4.0: 0.10, 16.0: 0.25}
-MIN_TOLD, MAX_UNSURE = 0.95, 0.15
+MIN_SCORE, MAX_UNSURE = 0.95, 0.15
 
 
 def across_scale(record: Record, found: Scored) -> None:
@@ -156,9 +156,9 @@ def _claim_calls(record: Record, calls: pd.DataFrame) -> None:
         cells = int(rows["n"].sum())
         unsure = float((rows["cannot_tell"] * rows["n"]).sum() / cells)
         precision, recall = hits / max(hits + false, 1), hits / max(hits + misses, 1)
-        good = precision >= MIN_TOLD and recall >= MIN_TOLD and unsure <= MAX_UNSURE
+        good = precision >= MIN_SCORE and recall >= MIN_SCORE and unsure <= MAX_UNSURE
         record.claim(
-            f"{quantity}: precision {precision:.2f}, recall {recall:.2f} (>= {MIN_TOLD}), cannot "
+            f"{quantity}: precision {precision:.2f}, recall {recall:.2f} (>= {MIN_SCORE}), cannot "
             f"tell {unsure:.0%} (<= {MAX_UNSURE:.0%}) of {cells} cells",
             good,
         )

@@ -124,7 +124,7 @@ def searches(record: Record, found: Scored, runs: pd.DataFrame) -> None:
 
 
 def cures(record: Record, found: Scored) -> None:
-    """Prints how well each fix's worth is told from the first tenth of the unfixed run."""
+    """Prints how well each fix's worth is forecast from the first tenth of the unfixed run."""
     record.say(
         f"\nCAUSE: is a fix worth more than {WORTH:g} nats, told from the first 10 % of the steps?"
     )
@@ -157,8 +157,8 @@ def _say_cure(
         np.array(flagged), worth, clusters=clusters.loc[twins["run_id"]]
     )
     benefit = twins["benefit"].to_numpy()
-    told = np.array(flagged, bool)
-    means = [benefit[mask].mean() if mask.any() else math.nan for mask in (told, ~told)]
+    chosen = np.array(flagged, bool)
+    means = [benefit[mask].mean() if mask.any() else math.nan for mask in (chosen, ~chosen)]
     text = (
         f"{cure.fix}, {split}: precision {precision.k}/{precision.n} = {precision.value:.2f} "
         f"({precision.low:.2f}-{precision.high:.2f}), recall {recall.k}/{recall.n} = "
@@ -176,13 +176,15 @@ def other_fixes(record: Record, found: Scored) -> None:
     """Prints what every other switch was worth against the preset at the same size and rate."""
     trials = found.everything
     plain = trials["model.qk_norm"].eq(False) & trials["seed"].eq(0) & trials["steps"].eq(300)
-    told = trials[plain].assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
+    capped = trials[plain].assign(final=np.fmin(trials["final_val_loss"], trials["reference_loss"]))
     cell = ["size", "optimizer.lr"]
-    preset = told[told["part"].eq("core")].set_index(cell)["final"]
+    preset = capped[capped["part"].eq("core")].set_index(cell)["final"]
     record.say("\nother switches without qk-layernorm (one seed): nats that each was worth")
     for field, values in SWITCHES.items():
         for value in values if field in FIXABLE else ():
-            own = told[told["part"].eq("switches") & np.isclose(told[field].astype(float), value)]
+            own = capped[
+                capped["part"].eq("switches") & np.isclose(capped[field].astype(float), value)
+            ]
             worth = preset.loc[list(zip(own["size"], own["optimizer.lr"], strict=True))].to_numpy()
             benefit = worth - own["final"].to_numpy()
             record.say(

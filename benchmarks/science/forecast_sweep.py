@@ -79,18 +79,18 @@ def main() -> int:
     record.say(pd.DataFrame(rows).to_string(index=False))
     ours = results["forecast"].trials
     stopped = ours.index[ours["outcome"].eq("stopped")]
-    told = labels.loc[stopped]
-    between = ~told["unstable"] & ~told["healthy"]
+    own = labels.loc[stopped]
+    between = ~own["unstable"] & ~own["healthy"]
     record.say(
-        f"\nstopped by the forecast: {len(stopped)}, of which {int(told['unstable'].sum())} of the "
-        f"{int(labels['unstable'].sum())} unstable, {int(told['healthy'].sum())} of the "
+        f"\nstopped by the forecast: {len(stopped)}, of which {int(own['unstable'].sum())} of the "
+        f"{int(labels['unstable'].sum())} unstable, {int(own['healthy'].sum())} of the "
         f"{int(labels['healthy'].sum())} healthy, {int(between.sum())} in between"
     )
     saved = share_saved(results["forecast"], whole, labels.index[labels["unstable"]])
     record.claim(
         f"steps of unstable trials saved {saved:.0%} >= {MIN_SAVED:.0%}", saved >= MIN_SAVED
     )
-    record.claim("no healthy trial was stopped", not told["healthy"].any())
+    record.claim("no healthy trial was stopped", not own["healthy"].any())
     same = all(
         winners(results["forecast"], size) == winners(whole, size) for size in arguments.sizes
     )

@@ -17,7 +17,7 @@ from foretune.models.blocks.layers import Linear
 from foretune.models.quantization.layers import QuantizedLinear
 from foretune.models.quantization.replace import head_of
 
-Part = TypeVar("Part", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 LINEARS = (Linear, nn.Linear, QuantizedLinear)
 """Layers that muP has rules for."""
@@ -189,7 +189,7 @@ def _growth(model: nn.Module, config: Any, asked: str) -> dict[str, tuple[bool, 
     }
 
 
-def _of_kind(model: nn.Module, kind: type[Part], asked: str) -> dict[str, Part]:
+def _of_kind(model: nn.Module, kind: type[Layer], asked: str) -> dict[str, Layer]:
     found = {n: m for n, m in model.named_modules() if isinstance(m, kind)}
     if not found:
         raise ValueError(

@@ -20,7 +20,7 @@ HEADS = ("head", "heads", "fc", "classifier")
 PATCHES = "patch_embedding"
 """A module that counts as a first convolution, whatever it is made of."""
 
-Where = Callable[[str, nn.Module], bool]
+LayerFilter = Callable[[str, nn.Module], bool]
 """Whether the layer of a dotted name is quantized."""
 
 UNBUILT = (
@@ -38,7 +38,7 @@ UNBUILT = (
 
 
 def quantize(
-    model: nn.Module, config: Quantization, *, where: Where | None = None
+    model: nn.Module, config: Quantization, *, where: LayerFilter | None = None
 ) -> tuple[str, ...]:
     """Replaces layers of a model in place; returns their dotted names.
 
@@ -76,7 +76,7 @@ def quantize(
     return tuple(taken)
 
 
-def _check_no_sigma(model: nn.Module, where: Where | None) -> None:
+def _check_no_sigma(model: nn.Module, where: LayerFilter | None) -> None:
     for name, module in model.named_modules():
         if isinstance(module, SigmaLinear) and (where is None or where(name, module)):
             raise ValueError(
@@ -98,7 +98,9 @@ def _replacement(layer: nn.Module, rule: LayerRule, strength: float) -> Quantize
     return QuantizedLinear(layer, rule, strength=strength)
 
 
-def _taken(model: nn.Module, config: Quantization, where: Where | None) -> dict[str, nn.Module]:
+def _taken(
+    model: nn.Module, config: Quantization, where: LayerFilter | None
+) -> dict[str, nn.Module]:
     layers = {n: m for n, m in model.named_modules() if _is_layer(m)}
     if where is not None:
         for name, module in model.named_modules():

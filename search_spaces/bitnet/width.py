@@ -3,7 +3,7 @@ with width, and how much of it is the norms'? (Source B claims twice the hidden 
 
 Quantizer x width over a factor of 8 x learning rate. 72 combinations; at 300 steps 1.5-8 s each on
 one core of an AMD Zen 5. Full precision starts at the width whose bytes are those of a ternary
-model of twice the width, so that equal bytes can be told.
+model of twice the width, so that equal bytes can be compared.
 """
 
 from ray import tune

@@ -49,8 +49,8 @@ def test_a_script_beside_its_own_models_and_analysis_gets_ours_by_our_name(tmp_p
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("NAME = 'mine'\n")
     (tmp_path / "script.py").write_text(BESIDE)
-    told = python("script.py", cwd=tmp_path, PYTHONPATH=str(ROOT))
-    assert all(name.startswith("foretune.") for name in told.split())
+    output = python("script.py", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert all(name.startswith("foretune.") for name in output.split())
 
 
 @pytest.mark.slow
@@ -58,8 +58,8 @@ def test_readme_s_python_example_runs_twice_in_one_interpreter(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (example,) = [text for text in examples if "sweep(" in text]
     (tmp_path / "example.py").write_text(example)
-    told = python("-c", EXAMPLE, "example.py", cwd=tmp_path, PYTHONPATH=str(ROOT))
-    first, second = (part.splitlines()[-1] for part in told.split("AGAIN\n")[:2])
+    output = python("-c", EXAMPLE, "example.py", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    first, second = (part.splitlines()[-1] for part in output.split("AGAIN\n")[:2])
     assert first == second
     assert "learning rate" in first
 
@@ -91,8 +91,8 @@ def test_the_wheel_alone_runs_the_demo_s_sweep(installed, tmp_path):
     for path in python("-c", code, cwd=tmp_path, python=installed, PYTHONPATH="").split():
         assert path.startswith(str(installed.parents[1]))
     words = ("-m", "foretune", "sweep", "lr", "--sizes", "16", *SHORT, "--out", "swept")
-    told = python(*words, cwd=tmp_path, python=installed, PYTHONPATH="", RAY_ADDRESS="")
-    assert "10 trials: 10 finished" in told
+    output = python(*words, cwd=tmp_path, python=installed, PYTHONPATH="", RAY_ADDRESS="")
+    assert "10 trials: 10 finished" in output
     words = ("-m", "foretune", "report", "swept")
     python(*words, cwd=tmp_path, python=installed, PYTHONPATH="")
     assert (tmp_path / "swept" / "report" / "index.html").is_file()

@@ -9,7 +9,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from foretune.tuner.cli.main import main
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.spaces import named_preset, named_space
-from foretune.tuner.sweeps.schedulers import SCHEDULERS, Pace, StopRule, make_scheduler
+from foretune.tuner.sweeps.schedulers import SCHEDULERS, Pace, RayScheduler, make_scheduler
 
 SPACE = '''
 """Does decay matter?"""
@@ -33,8 +33,8 @@ class StopAbove(FIFOScheduler):
         return TrialScheduler.STOP if bad else TrialScheduler.CONTINUE
 
 
-def above(pace: Pace) -> StopRule:
-    return StopRule(
+def above(pace: Pace) -> RayScheduler:
+    return RayScheduler(
         "limit",
         lambda: StopAbove(pace.grace_steps),
         "was above 3 nats",
@@ -73,7 +73,7 @@ def test_a_scheduler_of_one_s_own_stops_runs_and_says_why(own):
         for step in (2, 5):
             result = {"step": step, "objective": objective}
             decisions[name, step] = scheduler.on_trial_result(None, trial, result)
-    assert [key for key, told in decisions.items() if told == TrialScheduler.STOP] == [("bad", 5)]
+    assert [key for key, each in decisions.items() if each == TrialScheduler.STOP] == [("bad", 5)]
     assert scheduler.reasons == {"bad": "limit at step 5: objective 4 was above 3 nats of size 16"}
 
 

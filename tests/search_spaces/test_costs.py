@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foretune import search_spaces
-from foretune.tuner.planning.estimates import estimate
+from foretune.tuner.planning.estimates import cost_of
 from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.run import plan_part
 from foretune.tuner.reproduce.wortsman.scales import SCALE_OF
@@ -24,12 +24,12 @@ def module(name):
     return importlib.import_module(".".join(("foretune.search_spaces", *inside.parts)))
 
 
-def told(name):
+def costs_of(name):
     text = " ".join((module(name).__doc__ or "").split())
     return text, {scale: (int(n), float(flop)) for scale, n, flop in COST.findall(text)}
 
 
-COSTED = sorted(name for name in SPACES if told(name)[1])
+COSTED = sorted(name for name in SPACES if costs_of(name)[1])
 
 
 def test_every_question_of_source_a_says_what_it_costs():
@@ -39,7 +39,7 @@ def test_every_question_of_source_a_says_what_it_costs():
 
 @pytest.mark.parametrize("name", COSTED)
 def test_the_costs_are_those_of_the_plans(name):
-    text, costs = told(name)
+    text, costs = costs_of(name)
     figure = re.search(r"`foretune reproduce (\w+) --dry-run`", text)
     for scale, (trials, flop) in costs.items():
         if figure:
@@ -53,4 +53,4 @@ def test_the_costs_are_those_of_the_plans(name):
             for run in plan_part(part, label, seeds=1, overrides={}).runs(check_data=False)
         ]
         assert len(runs) == trials, scale
-        assert sum(estimate(run).flops for run in runs) == pytest.approx(flop, rel=0.06), scale
+        assert sum(cost_of(run).flops for run in runs) == pytest.approx(flop, rel=0.06), scale

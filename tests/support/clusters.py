@@ -16,7 +16,7 @@ class Nodes(Cluster):
     """Several nodes on this machine, each of which may take its time to start."""
 
     def add_node(self, **how):
-        with head.patience():
+        with head.longer_start():
             return super().add_node(**how)
 
     def _wait_for_node(self, node, timeout=head.START_S):

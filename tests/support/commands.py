@@ -53,7 +53,7 @@ def train(out, preset, changes):
     return out / "runs" / run_id(resolve(preset, overrides=changes))
 
 
-def told(out):
+def printed_numbers(out):
     """The three losses and the logit difference that the command printed."""
     losses = re.search(r"trained ([\d.]+) \(recorded ([\d.]+)\), read .* file ([\d.]+)", out)
     difference = re.search(r"largest logit difference: (\S+) over ([\d,]+) predictions", out)

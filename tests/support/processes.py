@@ -47,23 +47,23 @@ def end_started():
 
 
 def finish(process):
-    """Waits for a command that must end well; returns what it told."""
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
-    assert "Traceback" not in told
-    return told
+    """Waits for a command that must end well; returns what it printed."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    return output
 
 
 def here(*words, cwd):
     """Runs a command that must end well in this process, which has loaded torch and Ray already.
 
-    Returns what it told.
+    Returns what it printed.
     """
-    told, threads = io.StringIO(), torch.get_num_threads()
+    output, threads = io.StringIO(), torch.get_num_threads()
     with (
         contextlib.chdir(cwd),
-        contextlib.redirect_stdout(told),
-        contextlib.redirect_stderr(told),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         without("RAY_ADDRESS"),
     ):
         torch.set_num_threads(1)  # As in a worker of Ray's, to the bit.
@@ -72,9 +72,9 @@ def here(*words, cwd):
                 main([str(word) for word in words])
         finally:
             torch.set_num_threads(threads)
-    assert end.value.code == 0, told.getvalue()
-    assert "Traceback" not in told.getvalue()
-    return told.getvalue()
+    assert end.value.code == 0, output.getvalue()
+    assert "Traceback" not in output.getvalue()
+    return output.getvalue()
 
 
 @contextlib.contextmanager
@@ -96,15 +96,15 @@ def wait_for(condition, process):
 
 
 def interrupt(process, signal_number, *, group=False):
-    """Signals the driver alone, or with what is in its process group; returns what it told.
+    """Signals the driver alone, or with what is in its process group; returns what it printed.
 
     It must end as interrupted.
     """
     (os.killpg if group else os.kill)(process.pid, signal_number)
-    told, _ = process.communicate()
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
-    return told
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    return output
 
 
 def kill(process):

@@ -53,20 +53,20 @@ def _inside(trials: "pd.DataFrame", telemetry: "pd.DataFrame", share: float, out
     from foretune.analysis.inside_run.predictors import PREDICTORS
     from foretune.analysis.measures.labels import UNSTABLE, label_runs
 
-    told = trials.assign(part="sweep").reset_index(drop=True)
-    labels = label_runs(told, telemetry)
+    runs = trials.assign(part="sweep").reset_index(drop=True)
+    labels = label_runs(runs, telemetry)
     unstable = labels["unstable"]
     print(
-        f"Inside a run: {int(unstable.sum())} of {len(told)} runs ended unstable (learning rate "
+        f"Inside a run: {int(unstable.sum())} of {len(runs)} runs ended unstable (learning rate "
         f"above the best, excess above {UNSTABLE:g}); forecasts from {share:.0%} of the steps."
     )
     if unstable.all() or not unstable.any():
         print("cannot tell: ranking needs runs of both kinds; widen the grid of learning rates.")
         return
-    forecasts = replay(told, with_sweep_loss(told, telemetry), PREDICTORS, share=share)
-    splits = "size " + told.set_index("run_id")["size"].astype(int).astype(str)
+    forecasts = replay(runs, with_sweep_loss(runs, telemetry), PREDICTORS, share=share)
+    splits = "size " + runs.set_index("run_id")["size"].astype(int).astype(str)
     splits = splits.loc[forecasts.index]
-    table = score_table(forecasts, unstable, splits, clusters_of(told), draws=200)
+    table = score_table(forecasts, unstable, splits, clusters_of(runs), draws=200)
     table = table.replace({"split": {"all held out": "all sizes"}})
     table.to_csv(out / "backtest_inside.csv", index=False)
     shown = table.pivot(index="predictor", columns="split", values="auroc")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from foretune.argument_error import Argument, ArgumentError
+from foretune.argument_error import Argument, ArgumentError, spelled
 from foretune.tuner.cli.arguments import Assignments
 from foretune.whole_files import atomic_write
 
@@ -98,7 +98,7 @@ def coord_check(
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     judged = judge(table)
     _write(table, judged, folder)
-    print("\n".join(_told(judged, steps, lr)))
+    print("\n".join(_summary(judged, steps, lr)))
     print(f"coordinates, slopes, picture: {', '.join(str(folder / name) for name in FILES)}")
     return 0 if fits(judged) else 1
 
@@ -159,9 +159,10 @@ def _write(table: "pd.DataFrame", judged: "pd.DataFrame", out: Path) -> None:
         coordinates_figure(table).savefig(partial, dpi=130, format="png")
 
 
-def _told(judged: "pd.DataFrame", steps: int, lr: float) -> list[str]:
+def _summary(judged: "pd.DataFrame", steps: int, lr: float) -> list[str]:
     """The table as text, and how many verdicts there are of each kind."""
-    from foretune.analysis.claims.mup_theory import LEVEL, NO_CLAIM, TOLERANCE, UNTOLD
+    from foretune.analysis.claims.mup_theory import LEVEL, NO_CLAIM, TOLERANCE
+    from foretune.analysis.stats.status import CANNOT_TELL
 
     lines = [
         f"Exponents of the width: init at step 0, update and change after {steps} steps at a "
@@ -174,6 +175,7 @@ def _told(judged: "pd.DataFrame", steps: int, lr: float) -> list[str]:
         text = shown.to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")
         lines += ["", str(name), text]
     counts = judged.loc[judged["verdict"] != NO_CLAIM, "verdict"].value_counts()
-    cure = "; more --seeds or --widths narrow the intervals" if UNTOLD in counts else ""
+    more = f"; more {spelled('seeds')} or {spelled('widths')} narrow the intervals"
+    cure = more if CANNOT_TELL in counts else ""
     lines += ["", ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + cure]
     return lines

@@ -41,8 +41,8 @@ def finish(result: "SweepResult") -> int:
 
 
 def _print_outcomes(result: "SweepResult") -> None:
-    told = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
-    print(f"\n{sum(result.outcomes.values())} trials: {told}")
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(result.outcomes.items()))
+    print(f"\n{sum(result.outcomes.values())} trials: {counts}")
 
 
 def _print_stops(directory: Path) -> None:
@@ -121,7 +121,7 @@ def _left_out(rows: pd.DataFrame) -> str:
 
 
 def _with_names(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """One column with the quantizer's name instead of the fields that it tells."""
+    """One column with the quantizer's name instead of the fields that it stands for."""
     varying = [name for name in table if name.startswith(GROUP)]
     if not varying:
         return table
@@ -130,7 +130,7 @@ def _with_names(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         _fields({**trials.iloc[0][constant], **row}) for row in table[varying].to_dict("records")
     ]
     names = [nearest_name(row) for row in rows]
-    named = table.drop(columns=[name for name in varying if _is_told(name, names, rows)])
+    named = table.drop(columns=[name for name in varying if _is_in_name(name, names, rows)])
     named.insert(0, "quantizer", names)
     return named
 
@@ -139,7 +139,7 @@ def _fields(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(GROUP): value for name, value in columns.items()}
 
 
-def _is_told(column: str, names: list[str], rows: list[dict[str, Any]]) -> bool:
+def _is_in_name(column: str, names: list[str], rows: list[dict[str, Any]]) -> bool:
     """Whether each row has in this column what the quantizer of its name has."""
     field = column.removeprefix(GROUP)
     own = [QUANTIZERS[name].fields.get(field) for name in names]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from foretune.argument_error import Argument, ArgumentError
+from foretune.argument_error import Argument, ArgumentError, spelled
 
 if TYPE_CHECKING:
     from torch import nn
 
     from foretune.models.export.save import Exported
     from foretune.tuner.config.run import Run
-    from foretune.tuner.records.exported import Comparison, FinishedRun
+    from foretune.tuner.records.exported import FinishedRun, ReadBack
 
 NOTABLE = 1e-3
 """Largest logit difference that needs no explanation."""
@@ -102,19 +102,21 @@ def _check_exportable(run: "Run", format: str) -> None:
     if format != "gguf":
         return
     if quantization.norm:
-        raise ValueError(
-            "--format gguf needs a run without norms inside its layers, which the llama "
+        raise ArgumentError(
+            Argument("format"),
+            " gguf needs a run without norms inside its layers, which the llama "
             "architecture lacks, got quantization.norm=True; train preset lm-llama with --set "
-            "quantizer=ternary-mean-bare or ternary-median-bare, or export as safetensors."
+            "quantizer=ternary-mean-bare or ternary-median-bare, or export as safetensors.",
         )
     model = run.model
     if not isinstance(model, TransformerConfig) or model.mlp != "swiglu":
         return  # `check_llama` says what is missing.
     if model.width % BLOCK:
-        raise ValueError(
-            f"--format gguf needs model.width to be a multiple of {BLOCK}, since its ternary types "
+        raise ArgumentError(
+            Argument("format"),
+            f" gguf needs model.width to be a multiple of {BLOCK}, since its ternary types "
             f"pack {BLOCK} weights of a row at a time, got {model.width}; train at "
-            f"{BLOCK * (model.width // BLOCK + 1)}, or export as safetensors."
+            f"{BLOCK * (model.width // BLOCK + 1)}, or export as safetensors.",
         )
 
 
@@ -148,7 +150,7 @@ def _write(
     from foretune.models.export.save import export_model
     from foretune.tuner.records.exported import command_of
 
-    told = {
+    facts = {
         "run_id": finished.record.run_id,
         "data_sha256": finished.outcome.data_sha256,
         "final_val_loss": finished.outcome.final_val_loss,
@@ -163,7 +165,7 @@ def _write(
             format=format,
             packing=packing,
             rest_dtype=rest_dtype,
-            facts=told,
+            facts=facts,
         )
     except OSError as error:
         raise ArgumentError(
@@ -172,7 +174,7 @@ def _write(
         ) from None
 
 
-def _say(found: "Comparison", finished: "FinishedRun") -> None:
+def _say(found: "ReadBack", finished: "FinishedRun") -> None:
     recorded = finished.outcome.final_val_loss
     print(
         f"validation loss: trained {found.trained_loss:.6f} (recorded {recorded:.6f}), read back "
@@ -193,7 +195,7 @@ def why_different(run: "Run", format: str, rest_dtype: str) -> str:
             "--set quantization.scale_dtype=float16 avoids it)"
         )
     if rest_dtype != "fp32":
-        reasons.append(f"--rest-dtype {rest_dtype} rounds all that isn't ternary")
+        reasons.append(f"{spelled('rest_dtype')} {rest_dtype} rounds all that isn't ternary")
     if not reasons:
         return ""
     return f"more than {NOTABLE:g} is to be expected: {', and '.join(reasons)}\n"

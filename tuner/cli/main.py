@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
-from foretune.argument_error import ArgumentError
+from foretune.argument_error import ArgumentError, flags
 from foretune.tuner.cli.backtest import backtest
 from foretune.tuner.cli.collect import collect
 from foretune.tuner.cli.coord_check import coord_check
@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
         arguments = arguments[:cut]
     try:
         try:
-            code = _run(commands, arguments)
+            with flags(flag):
+                code = _run(commands, arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # As in `foretune list spaces | head -1`.

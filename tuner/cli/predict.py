@@ -64,7 +64,7 @@ def predict(
         threshold=_threshold(threshold),
         level=level,
     )
-    _params_at(root, size, settings)  # For its rules, before anything is told.
+    _params_at(root, size, settings)  # For its checks, before anything is forecast.
     prediction = ask(n_params=_params_at(root, size))
     on_its_ladder = _params_at(root, size, values=prediction.family_values)
     if on_its_ladder != prediction.n_params:

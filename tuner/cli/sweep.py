@@ -60,9 +60,9 @@ def sweep(
     how = Execution(**asdict(execution))
     if dry_run:
         from foretune.tuner.planning.dry_run import print_plan
-        from foretune.tuner.sweeps.schedulers import named_rule
+        from foretune.tuner.sweeps.schedulers import named_scheduler
 
-        named_rule(how.scheduler)
+        named_scheduler(how.scheduler)
         return print_plan(_plan(space, changes, sampling), how)
     print(f"foretune sweep {space} -> {directory}", flush=True)  # Ray and torch take seconds.
     plan = _plan(space, changes, sampling)

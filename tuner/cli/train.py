@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from foretune.argument_error import Argument, ArgumentError
+from foretune.argument_error import Argument, ArgumentError, spelled
 from foretune.tuner.cli.arguments import Assignments, Interventions, command_line
 from foretune.tuner.planning.execution import Stopping
 
@@ -112,7 +112,8 @@ def train_one(
     training.sink, training.judge = metrics, judge_in(directory, run, stop)
     print(f"{record.n_params:,} parameters without embedding and head, {run.steps} steps")
     if stop and training.judge is None:
-        print(f"--stopper forecast cannot tell, so it runs without: {stop.problem(run)}.")
+        option = f"{spelled('stopper')} forecast"
+        print(f"{option} cannot tell, so it runs without: {stop.problem(run)}.")
     try:
         outcome = _to_the_end(training, checkpoint, metrics)
     except KeyboardInterrupt:

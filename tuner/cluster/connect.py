@@ -15,7 +15,7 @@ from foretune.tuner.cluster.head import (
     authentication,
     check_head,
     find_head,
-    patience,
+    longer_start,
     restore_environment,
     set_environment,
 )
@@ -135,7 +135,7 @@ def _init(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
         # "local" is explicit: RAY_ADDRESS or another local cluster would be joined otherwise.
         options |= {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
     try:
-        with patience():
+        with longer_start():
             ray.init(**options)
     except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
         what = (Argument("address"), f" must be a cluster that can be joined, got {host_port}")

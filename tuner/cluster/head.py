@@ -91,8 +91,8 @@ def check_head(host_port: str) -> None:
 
 
 @contextmanager
-def patience() -> Iterator[None]:
-    """Within its block a node of Ray's has START_S to start, which Ray itself can't be told."""
+def longer_start() -> Iterator[None]:
+    """Within its block a node of Ray's has START_S to start, a time that Ray has no setting for."""
     from ray._private import services
 
     get_node = services.get_node

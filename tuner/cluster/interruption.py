@@ -2,7 +2,7 @@
 
 A signal to a process group or a job (timeout, slurm) ends Ray's own processes as well. A call to
 them then blocks in C, where no Python handler runs, until Ray ends this process after 60 s with
-exit code 1. So a thread hears the signals too, and leaves where Ray's head answers no more.
+exit code 1. So a thread gets the signals too, and leaves where Ray's head answers no more.
 """
 
 import os
@@ -25,14 +25,18 @@ class Interruption:
     """Within its block SIGTERM does what Ctrl-C does, and both end it with KeyboardInterrupt.
 
     So does a reader of the output that has gone, and what fails because of a signal. The message is
-    the farewell: what to do next. Outside of the main thread, where signals can't be handled, it
+    the note: what to do next. Outside of the main thread, where signals can't be handled, it
     does nothing.
     """
 
-    def __init__(self, farewell: Callable[[], str]):
-        self._farewell = farewell
+    def __init__(self, note: Callable[[], str]):
+        self._note = note
         self._head = ""
-        self._heard, self._done, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._caught, self._done, self._lock = (
+            threading.Event(),
+            threading.Event(),
+            threading.Lock(),
+        )
         self._main = threading.current_thread() is threading.main_thread()
         self._thread = threading.Thread(target=self._listen, name="interruption", daemon=True)
 
@@ -62,10 +66,10 @@ class Interruption:
             self._done.set()
         # Ctrl-C, a reader that has gone, or a failure, which may be faster than the thread.
         ended = isinstance(error, KeyboardInterrupt | BrokenPipeError)
-        heard = ended or (error is not None and self._heard.wait(0.2))
+        heard = ended or (error is not None and self._caught.wait(0.2))
         self._restore()
         if heard:
-            raise KeyboardInterrupt(self._farewell()) from None
+            raise KeyboardInterrupt(self._note()) from None
 
     def _restore(self) -> None:
         signal.set_wakeup_fd(self._wakeup)
@@ -76,12 +80,12 @@ class Interruption:
         os.close(self._reader)
 
     def _listen(self) -> None:
-        while not self._heard.is_set():
+        while not self._caught.is_set():
             number = os.read(self._reader, 1)
             if not number:
                 return
             if number[0] in SIGNALS:
-                self._heard.set()
+                self._caught.set()
         answered = time.monotonic()
         while not self._done.wait(0.5):
             head = self._head
@@ -95,7 +99,7 @@ class Interruption:
             if self._done.is_set():
                 return
             try:
-                print(self._farewell(), flush=True)
+                print(self._note(), flush=True)
             finally:
                 os._exit(EXIT_CODE)
 

@@ -1,4 +1,4 @@
-"""Rules that a field's value must keep, each told in one sentence: subject, rule, value, cure."""
+"""Rules that a field's value must keep, each in one sentence: subject, rule, value, cure."""
 
 import math
 

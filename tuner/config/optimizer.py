@@ -78,9 +78,9 @@ class Optimizer:
     def _check_together(self) -> None:
         clipping = [name for name in CLIPPINGS if getattr(self, name)]
         if len(clipping) > 1:
-            told = " and ".join(f"{name}={getattr(self, name)!r}" for name in clipping)
+            given = " and ".join(f"{name}={getattr(self, name)!r}" for name in clipping)
             raise ValueError(
-                f"optimizer must clip gradients in one way, got {told}; "
+                f"optimizer must clip gradients in one way, got {given}; "
                 f"set optimizer.{clipping[0]}=0, say."
             )
         if self.update_clip and self.name == "muon":

@@ -69,9 +69,9 @@ def _override(target: Any, changes: Mapping[str, Any], prefix: str) -> Any:
 def _unknown(path: str, target: Any, prefix: str) -> UnknownField:
     owner, known = type(target).__name__, list(dotted(target))
     hint = (_same_meaning(path, known) or near(path, known)).replace("mean ", f"mean {prefix}")
-    told = f"{prefix}{path} is no field of {owner}" if prefix else f"There is no field {path}"
+    start = f"{prefix}{path} is no field of {owner}" if prefix else f"There is no field {path}"
     end = hint or f" There are: {', '.join(known)}."
-    return UnknownField(f"{told}.{end}", path=f"{prefix}{path}", owner=owner, hint=hint)
+    return UnknownField(f"{start}.{end}", path=f"{prefix}{path}", owner=owner, hint=hint)
 
 
 def _same_meaning(path: str, known: list[str]) -> str:

@@ -1,6 +1,6 @@
 """Documents and tokenizers of Hugging Face, by name or from files: what a token cache is made of.
 
-The libraries are an optional extra (`hf`) and are loaded only by who asks for such data.
+The libraries are an optional extra (`hf`) and are loaded only where such data is asked for.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ def _end(name: str, number: int | None) -> int:
 
 
 def file_identity(name: str) -> str:
-    """Returns what a tokenizer's content hangs on: the hash of a file, or a repository's name."""
+    """Returns what a tokenizer's content depends on: the hash of a file, or a repository's name."""
     file = _local_file(name)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else name
 
@@ -104,7 +104,7 @@ def file_identity(name: str) -> str:
 def _local_file(name: str) -> Path | None:
     """The file of this name, None where it is a repository's; ValueError for one that is neither.
 
-    That one looks like a file is told before the hub is asked, which takes half a minute.
+    One that looks like a file is refused before the hub is asked, which takes half a minute.
     """
     path = Path(name).expanduser()
     if path.is_file():

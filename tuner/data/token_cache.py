@@ -131,7 +131,7 @@ def _write(data: "Data", tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
     with files[1].open("wb") as file:
         _fill(file, _tokens(validation_texts, tokenizer, dtype), wanted)
     with files[0].open("wb") as file:
-        written = _fill(file, _tokens(train_texts, tokenizer, dtype), data.tokens, told=True)
+        written = _fill(file, _tokens(train_texts, tokenizer, dtype), data.tokens, say=True)
     if written < data.tokens:
         raise ValueError(
             f"data.tokens must be at most what {data.dataset} has to train on, {written}, got "
@@ -186,7 +186,7 @@ def _tokens(texts: Iterator[str], tokenizer: Tokenizer, dtype: str) -> Iterator[
         yield np.fromiter(chain.from_iterable((*d, tokenizer.end) for d in ids), dtype=dtype)
 
 
-def _fill(file: BinaryIO, parts: Iterator[np.ndarray], wanted: int, *, told: bool = False) -> int:
+def _fill(file: BinaryIO, parts: Iterator[np.ndarray], wanted: int, *, say: bool = False) -> int:
     """Writes tokens until there are as many as wanted; returns how many there are."""
     written, last = 0, time.monotonic()
     for part in parts:
@@ -195,7 +195,7 @@ def _fill(file: BinaryIO, parts: Iterator[np.ndarray], wanted: int, *, told: boo
         written += len(part)
         if written == wanted:
             break
-        if told and time.monotonic() - last > HEARTBEAT_SECONDS:
+        if say and time.monotonic() - last > HEARTBEAT_SECONDS:
             last = time.monotonic()
             print(f"tokenised {written:,} of {wanted:,}", file=sys.stderr, flush=True)
     return written

@@ -72,6 +72,6 @@ class FlatParameters:
 def _embeddings(module: nn.Module) -> list[str]:
     named = module.named_modules()
     tables = [n for n, m in named if isinstance(m, nn.Embedding | QuantizedEmbedding)]
-    # Our models' tables of positions and maps of patches are told by their names.
+    # Our models' tables of positions and maps of patches are known by their names.
     called = [n for n, _ in module.named_parameters() if "_embedding" in n]
     return [*(f"{name}.weight" for name in tables), *called]

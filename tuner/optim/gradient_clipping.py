@@ -116,7 +116,7 @@ class NormScore:
     the norm (0.97 of the old value, 0.03 of the new), a norm of z = (norm - mu) / (sigma + 1e-6)
     above the threshold is clipped to mu + sigma threshold^2 / z; mean and deviation take the norm
     after that. The first 25 steps aren't clipped, and give the first mean and deviation. The code
-    also caps the norm at 1 unless told not to; here the rule stands alone.
+    also caps the norm at 1 unless asked not to; here the rule stands alone.
     """
 
     ALPHA, FIRST_STEPS, TINY = 0.97, 25, 1e-6

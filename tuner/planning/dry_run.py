@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from foretune.tuner.config.run import Run
-from foretune.tuner.planning.estimates import estimate_lines
+from foretune.tuner.planning.estimates import cost_lines
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_skip import skips
 from foretune.tuner.planning.optuna_plan import open_plan
@@ -37,7 +37,7 @@ def _print_runs(runs: list[Run], execution: Execution) -> int:
     for sentence in sentences:
         print(sentence)
     begun = [record.run for record in records if record.run_id not in skipped]
-    print("\n".join(estimate_lines(begun)) if begun else "0 trials")
+    print("\n".join(cost_lines(begun)) if begun else "0 trials")
     return 0
 
 
@@ -51,5 +51,5 @@ def _print_draws(drawn: "OpenPlan", execution: Execution) -> int:
         f"{count} trials, which Optuna chooses one after another; if they cost what {len(runs)} "
         f"random draws do:"
     )
-    print("\n".join(estimate_lines(runs, trials=count)))
+    print("\n".join(cost_lines(runs, trials=count)))
     return 0

@@ -1,4 +1,4 @@
-"""What runs will cost, told before any of them starts: a line per size, and the sums.
+"""What runs will cost, before any of them starts: a line per size, and the sums.
 
 Nothing is opened, built or drawn. Constants say where they were measured.
 """
@@ -65,12 +65,12 @@ class Cost:
     """Of one core."""
 
     def scaled(self, factor: float) -> "Cost":
-        """Returns the estimate of so many times as many trials."""
+        """Returns the cost of so many times as many trials."""
         names = ("trials", "flops", "samples", "row_bytes", "cpu_seconds")
         return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
-def estimate(run: Run, *, size: str = "") -> Cost:
+def cost_of(run: Run, *, size: str = "") -> Cost:
     """Returns what one run costs."""
     record = describe(run)
     flops = cost(record)
@@ -111,20 +111,20 @@ def _row_bytes(run: Run) -> int:
 
 
 def by_size(runs: Sequence[Run]) -> list[Cost]:
-    """Returns an estimate for each size, in order; with several ladders, for each size of each."""
+    """Returns a cost for each size, in order; with several ladders, for each size of each."""
     ladders = {getattr(run.model, "ladder", "") for run in runs}
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
         ladder = getattr(run.model, "ladder", "") if len(ladders) > 1 else ""
         groups.setdefault((ladder, size_of(run.model)), []).append(run)
     return [
-        _sum(map(estimate, group), f"{ladder} {size or '-'}".strip())
+        _sum(map(cost_of, group), f"{ladder} {size or '-'}".strip())
         for (ladder, size), group in sorted(groups.items())
     ]
 
 
-def _sum(estimates: Iterable[Cost], size: str) -> Cost:
-    every = list(estimates)
+def _sum(costs: Iterable[Cost], size: str) -> Cost:
+    every = list(costs)
     known = [e.activation_bytes for e in every if e.activation_bytes is not None]
     sums = {
         name: sum(getattr(e, name) for e in every)
@@ -144,7 +144,7 @@ HEAD = ("size", "trials", "N", "all parameters", "FLOP", "weights, grads, moment
 """Memory is that of one trial, the rest of all trials of a size."""
 
 
-def estimate_lines(runs: Sequence[Run], *, trials: int | None = None) -> list[str]:
+def cost_lines(runs: Sequence[Run], *, trials: int | None = None) -> list[str]:
     """Returns what runs cost: a table by size, then sums of time, memory and disk.
 
     trials is how many there will be where the runs are examples of them.

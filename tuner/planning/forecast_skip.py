@@ -13,12 +13,13 @@ from typing import Any
 from foretune import analysis
 from foretune.analysis.records.families import LR, Family, families, is_no_factor
 from foretune.analysis.records.run_files import flatten
+from foretune.argument_error import spelled
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.records.outcome_json import RunEnd, Times
 from foretune.tuner.records.run_json import RunRecord
 from foretune.tuner.training.outcome import Outcome
 
-UNTOLD = ("eval_every", "telemetry_every", "probes")
+MEASURING = ("eval_every", "telemetry_every", "probes")
 """Fields that change what is measured of a run, not the run."""
 
 
@@ -45,8 +46,8 @@ class SkipRule:
         probability, why = self._probability(run)
         if probability is None:
             return None, why
-        told = probability > self._threshold
-        return (_end(run, probability, self._threshold, why) if told else None), ""
+        unstable = probability > self._threshold
+        return (_end(run, probability, self._threshold, why) if unstable else None), ""
 
     def _probability(self, run: RunRecord) -> tuple[float | None, str]:
         """The probability that a run is unstable, and the law's reason; None where it can't."""
@@ -70,7 +71,7 @@ def never_begun(end: RunEnd | None) -> bool:
 
 
 def skips(runs: list[RunRecord], execution: Execution) -> tuple[dict[str, RunEnd], list[str]]:
-    """Returns the ends of the runs not to begin, by id, and sentences that tell of them.
+    """Returns the ends of the runs not to begin, by id, and sentences about them.
 
     ValueError where `skip_from` holds no sweep.
     """
@@ -79,7 +80,7 @@ def skips(runs: list[RunRecord], execution: Execution) -> tuple[dict[str, RunEnd
     rule = SkipRule(execution)
     found = {run.run_id: rule.end(run) for run in runs}
     ends = {name: end for name, (end, _) in found.items() if end}
-    return ends, _told(runs, ends, [why for _, why in found.values() if why], execution)
+    return ends, _sentences(runs, ends, [why for _, why in found.values() if why], execution)
 
 
 def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
@@ -89,7 +90,7 @@ def _difference(config: Mapping[str, Any], family: Family) -> list[str]:
         name
         for name in config
         if name in trials
-        and name not in UNTOLD
+        and name not in MEASURING
         and not is_no_factor(trials, name)
         and trials[name].nunique(dropna=False) == 1
     ]
@@ -128,12 +129,12 @@ def _likely(probability: float) -> str:
     return "above 0.999" if probability > 0.999 else f"{probability:.3f}"
 
 
-def _told(
-    runs: list[RunRecord], ends: Mapping[str, RunEnd], untold: list[str], execution: Execution
+def _sentences(
+    runs: list[RunRecord], ends: Mapping[str, RunEnd], unclear: list[str], execution: Execution
 ) -> list[str]:
-    told = f"--skip-above {execution.skip_above:g}"
+    option = f"{spelled('skip_above')} {execution.skip_above:g}"
     sentences = [
-        f"{told} does not start {len(ends)} of {len(runs)} runs, which the law of "
+        f"{option} does not start {len(ends)} of {len(runs)} runs, which the law of "
         f"{execution.skip_from} forecasts to be unstable{':' if ends else '.'}"
     ]
     skipped = [run for run in runs if run.run_id in ends]
@@ -146,8 +147,9 @@ def _told(
             f"  size {size}: {len(these)} at learning rates "
             f"{', '.join(f'{rate:g}' for rate in rates)}, the least probability {_likely(least)}"
         )
-    for why in dict.fromkeys(untold):
+    for why in dict.fromkeys(unclear):
         sentences.append(
-            f"{told} cannot tell for {untold.count(why)} of {len(runs)} runs, which are run: {why}."
+            f"{option} cannot tell for {unclear.count(why)} of {len(runs)} runs, which are run: "
+            f"{why}."
         )
     return sentences

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foretune.argument_error import spelled
 from foretune.models import MODELS, Tap
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import load_source
@@ -104,7 +105,7 @@ class ForecastJudge:
 
 
 def context_of(run: Run) -> dict[str, Any]:
-    """Returns what a forecast is told of a run: `analysis.evaluation.backtest.context_of`, before
+    """Returns what a forecast knows of a run: `analysis.evaluation.backtest.context_of`, before
     its end."""
     from foretune.analysis.records.run_files import flatten
 
@@ -156,8 +157,9 @@ def stopper_of(stopping: Stopping, directory: Path | None = None) -> ForecastSto
 def limits(stop: ForecastStop, runs: list[Run]) -> list[str]:
     """Returns a sentence for each reason why some runs can't be judged, or hardly."""
     problems = [stop.problem(run) for run in runs]
+    option = f"{spelled('stopper')} forecast"
     sentences = [
-        f"--stopper forecast cannot tell for {problems.count(why)} of {len(runs)} runs, which run "
+        f"{option} cannot tell for {problems.count(why)} of {len(runs)} runs, which run "
         f"without it: {why}."
         for why in dict.fromkeys(problems)
         if why
@@ -167,7 +169,7 @@ def limits(stop: ForecastStop, runs: list[Run]) -> list[str]:
     if times:
         far = f", and beyond {TESTED:g} times was never tested" if max(times) > TESTED else ""
         sentences.append(
-            f"--stopper forecast extrapolates for {len(times)} of {len(runs)} runs: their sizes "
+            f"{option} extrapolates for {len(times)} of {len(runs)} runs: their sizes "
             f"are up to {max(times):.3g} times beyond those that it was fitted on{far}."
         )
     return sentences

@@ -22,7 +22,7 @@ from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.run_json import Draw, Rejected, RunRecord, run_id
 
 Skipped = Callable[[RunRecord, RunEnd], None]
-"""Hears of a run that a forecast keeps from beginning."""
+"""Called with a run that a forecast keeps from beginning, and its end."""
 BY_TPE, AT_RANDOM = 20, 200
 """Draws in a row that may give no new run. TPE keeps to what is good, so that where few new ones
 are left random draws find them."""
@@ -72,8 +72,8 @@ class Draws:
     def draw(self, skipped: Skipped | None = None) -> RunRecord | None:
         """Returns the next run, once it is written down; None for no more.
 
-        What can't be run, what is there already and what is forecast to be unstable is told to
-        Optuna, and drawn again; skipped hears of the last.
+        What can't be run, what is there already and what is forecast to be unstable is reported
+        to Optuna, and drawn again; skipped is called with the last.
         """
         rejected: list[Rejected] = []
         last, wanted = "", self._plan.plan.num_samples
@@ -126,7 +126,7 @@ class Draws:
     def trial_ended(self, run_id: str) -> None:
         """Tells Optuna how a run ended, by its outcome.json, as a resumed sweep would."""
         end = self._ends[run_id] = RunEnd.read(self._runs_dir / run_id)
-        assert end is not None, "whoever calls has written it"
+        assert end is not None, "the caller has written it"
         for trial in self._open.pop(run_id, ()):
             self._study.tell(trial, end)
 

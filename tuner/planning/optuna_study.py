@@ -1,4 +1,4 @@
-"""Optuna's part of a search: a study in memory that draws configurations and hears how runs ended.
+"""Optuna's part of a search: a study in memory that draws configurations and learns how runs ended.
 
 Draw k is a function of the seed, of k, and of what the study knows by then. So a study that is
 built again from a sweep's runs goes on as the one before it would have.
@@ -37,7 +37,7 @@ class Study:
         """Optuna's own; trials are in the order in which they were drawn."""
 
     def draw(self, *, at_random: bool = False) -> optuna.Trial:
-        """Returns a new trial: `params` has its configuration, and it runs until it is told."""
+        """Returns a new trial: `params` has its configuration, and it runs until `tell`."""
         number = len(self.study.get_trials(deepcopy=False))
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         self.study.sampler = RandomSampler(seed=seed) if at_random else self._tpe(seed)

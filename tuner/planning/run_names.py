@@ -20,7 +20,7 @@ def name_runs(runs: list[Run]) -> dict[str, str]:
     flat = {run_id(run): _named_fields(run) for run in runs}
     paths = list(next(iter(flat.values()))) if flat else []
     varying = [p for p in paths if len({repr(f.get(p)) for f in flat.values()}) > 1]
-    shown = [p for p in varying if not all(_told_by_name(f, p) for f in flat.values())]
+    shown = [p for p in varying if not all(_is_in_name(f, p) for f in flat.values())]
     usual = usual_values({p: [repr(f.get(p)) for f in flat.values()] for p in shown})
     return {
         name: " ".join(
@@ -37,7 +37,7 @@ def _named_fields(run: Run) -> dict[str, Any]:
     return {QUANTIZER: nearest_name(dotted(run.quantization)), **dotted(run)}
 
 
-def _told_by_name(fields: Mapping[str, Any], path: str) -> bool:
+def _is_in_name(fields: Mapping[str, Any], path: str) -> bool:
     """Whether a field of the quantization is that of the quantizer that was named."""
     group, _, field = path.partition(".")
     own = QUANTIZERS[fields[QUANTIZER]].fields

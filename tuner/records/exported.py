@@ -37,7 +37,7 @@ class FinishedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ReadBack:
     """The trained model and the one of the file on the validation data."""
 
     trained_loss: float
@@ -110,7 +110,7 @@ def stream_of(finished: FinishedRun) -> Stream:
 
 
 @torch.no_grad()
-def compare(run: Run, stream: Stream, trained: nn.Module, loaded: nn.Module) -> Comparison:
+def compare(run: Run, stream: Stream, trained: nn.Module, loaded: nn.Module) -> ReadBack:
     """Returns losses and largest differences over the validation data, in the run's precision."""
     losses, differences, largest, samples, predictions = [0.0, 0.0], 0.0, 0.0, 0, 0
     for inputs, targets in validation_parts(run, stream):
@@ -120,7 +120,7 @@ def compare(run: Run, stream: Stream, trained: nn.Module, loaded: nn.Module) -> 
         differences = max(differences, float((mine - other).abs().max()))
         largest = max(largest, float(mine.abs().max()))
         samples, predictions = samples + len(inputs), predictions + targets.numel()
-    return Comparison(
+    return ReadBack(
         trained_loss=losses[0] / samples,
         loaded_loss=losses[1] / samples,
         largest_difference=differences,

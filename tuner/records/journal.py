@@ -136,7 +136,7 @@ def count_outcomes(directory: Path) -> dict[str, int]:
 
 
 def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """Returns what a scheduler heard of a run and won't hear again: its reports, and its end.
+    """Returns what a scheduler got of a run and won't get again: its reports, and its end.
 
     A run without an outcome has no end, and its reports are those up to its checkpoint: it goes on
     from there, and the later ones come again.

@@ -22,9 +22,9 @@ def commit(root: Path = CODE_ROOT) -> str:
 
     What `COMMIT_VARIABLE` says wins.
     """
-    told = os.environ.get(COMMIT_VARIABLE)
-    if told:
-        return told
+    named = os.environ.get(COMMIT_VARIABLE)
+    if named:
+        return named
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

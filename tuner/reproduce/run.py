@@ -14,7 +14,7 @@ from foretune.analysis.records.bank import freeze
 from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.config.override import near
 from foretune.tuner.config.run import Run
-from foretune.tuner.planning.estimates import estimate_lines
+from foretune.tuner.planning.estimates import cost_lines
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.spaces import named_space, narrow
@@ -172,7 +172,7 @@ def _print_cost(plans: Mapping[str, Plan]) -> int:
         part = plan.runs(check_data=False)
         print(f"{label}: {len(part)} trials")
         runs += part
-    print("\n".join(estimate_lines(runs)))
+    print("\n".join(cost_lines(runs)))
     return 0
 
 

@@ -15,7 +15,7 @@ from foretune.tuner.training.outcome import Outcome
 
 
 class Listener(Protocol):
-    """Who wants to hear of trials: a tracker. Its methods return at once and never raise."""
+    """What follows trials: a tracker. Its methods return at once and never raise."""
 
     def trial_started(self, run_id: str) -> None:
         """A trial started or went on."""

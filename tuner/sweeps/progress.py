@@ -58,11 +58,11 @@ class Progress:
         self._running.pop(run_id, None)
         self._done += 1
         loss, forecast = outcome.final_val_loss, outcome.forecast
-        told = f"loss {loss:.3f}" if loss is not None else "no loss"
+        text = f"loss {loss:.3f}" if loss is not None else "no loss"
         reason = f" ({outcome.reason})" if outcome.outcome != "finished" else ""
         if forecast and forecast["audited"]:
             reason += f" (audited; at step {forecast['step']} {forecast['reason']})"
-        self._line(f"{label}: {outcome.outcome}, {told}{reason}")
+        self._line(f"{label}: {outcome.outcome}, {text}{reason}")
 
     def skipped(self, label: str, outcome: Outcome) -> None:
         """A trial was drawn that is not to begin: one more than are asked for."""

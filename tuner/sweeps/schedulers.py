@@ -29,15 +29,15 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class StopRule:
-    """One of Ray's schedulers, and how it is spoken of and to."""
+class RayScheduler:
+    """One of Ray's schedulers: its name, its reason for a stop, how it takes an old report."""
 
     name: str
     make: Callable[[], TrialScheduler]
-    verdict: str
+    why: str
     """Why it stops a run: a clause that the run's group completes."""
-    hear: Callable[[Any, Entrant, dict[str, Any]], object]
-    """Tells a bracket of a report from before this process, without asking for a decision."""
+    replay: Callable[[Any, Entrant, dict[str, Any]], object]
+    """Gives a bracket a report from before this process, without asking for a decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class BracketPerGroup(FIFOScheduler):
     replayed with `replay`, since Ray restores no scheduler after a crash.
     """
 
-    def __init__(self, rule: StopRule, *, groups: Mapping[str, Hashable]):
+    def __init__(self, scheduler: RayScheduler, *, groups: Mapping[str, Hashable]):
         """groups is {run id: group}, which a reason names as it prints: `size 32`."""
         super().__init__()
-        self._rule, self._groups = rule, groups
+        self._scheduler, self._groups = scheduler, groups
         self._brackets: dict[Hashable, TrialScheduler] = {}
         self.reasons: dict[str, str] = {}
 
@@ -70,7 +70,7 @@ class BracketPerGroup(FIFOScheduler):
         """The bracket of a run, and the run as a trial."""
         group = self._groups[run_id]
         if group not in self._brackets:
-            self._brackets[group] = self._rule.make()
+            self._brackets[group] = self._scheduler.make()
         return self._brackets[group], Entrant(run_id)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -89,8 +89,8 @@ class BracketPerGroup(FIFOScheduler):
         decision = bracket.on_trial_result(tune_controller, entrant, result)
         if decision == TrialScheduler.STOP:
             self.reasons[run_id] = (
-                f"{self._rule.name} at step {result[TIME]}: objective {result[METRIC]:.4g} "
-                f"{self._rule.verdict} of {self._groups[run_id]}"
+                f"{self._scheduler.name} at step {result[TIME]}: objective {result[METRIC]:.4g} "
+                f"{self._scheduler.why} of {self._groups[run_id]}"
             )
         return decision
 
@@ -119,24 +119,24 @@ class BracketPerGroup(FIFOScheduler):
         A run without an end may go on as a trial: its rungs up to here hold it already.
         """
         bracket, entrant = self._place(run_id)
-        nobody: Any = None  # No Tune controller yet; neither rule asks it.
+        nobody: Any = None  # No Tune controller yet; neither scheduler asks it.
         bracket.on_trial_add(nobody, entrant)
         last = 0
         for report in reports:
-            self._rule.hear(bracket, entrant, report)
+            self._scheduler.replay(bracket, entrant, report)
             last = report[TIME]
         if end is not None and end[TIME] > last:  # Else the bracket itself ended it there.
             bracket.on_trial_complete(nobody, entrant, end)
 
     def debug_string(self) -> str:
         """Name and brackets, for Ray's log."""
-        return f"{self._rule.name} in {len(self._brackets)} brackets"
+        return f"{self._scheduler.name} in {len(self._brackets)} brackets"
 
 
-def asha(pace: Pace) -> StopRule:
+def asha(pace: Pace) -> RayScheduler:
     """Asynchronous successive halving (Li et al. 2020): rungs at grace_steps x
     reduction_factor^k updates."""
-    return StopRule(
+    return RayScheduler(
         "ASHA",
         lambda: AsyncHyperBandScheduler(
             time_attr=TIME,
@@ -151,10 +151,10 @@ def asha(pace: Pace) -> StopRule:
     )
 
 
-def median(pace: Pace) -> StopRule:
+def median(pace: Pace) -> RayScheduler:
     """Stops a run whose best objective is above the median of the others' running means (Golovin
     et al. 2017, section 3.2.2)."""
-    return StopRule(
+    return RayScheduler(
         "median rule",
         lambda: MedianStoppingRule(
             time_attr=TIME,
@@ -171,7 +171,7 @@ def median(pace: Pace) -> StopRule:
     )
 
 
-SCHEDULERS: dict[str, Callable[[Pace], StopRule] | None] = {
+SCHEDULERS: dict[str, Callable[[Pace], RayScheduler] | None] = {
     "none": None,
     "asha": asha,
     "median": median,
@@ -179,7 +179,7 @@ SCHEDULERS: dict[str, Callable[[Pace], StopRule] | None] = {
 """Schedulers by name; none lets every run train to its end."""
 
 
-def named_rule(name: str) -> Callable[[Pace], StopRule] | None:
+def named_scheduler(name: str) -> Callable[[Pace], RayScheduler] | None:
     """Returns what SCHEDULERS has by a name; ValueError, with the nearest, for another."""
     if name == "pbt":
         raise ValueError(
@@ -207,8 +207,8 @@ def make_scheduler(
     It has a bracket for each of groups (by run id); max_steps and grace_steps count updates.
     Raises ValueError for values out of range.
     """
-    rule = named_rule(name)
-    if rule is None:
+    scheduler = named_scheduler(name)
+    if scheduler is None:
         return None
     if not 1 <= grace_steps <= max_steps:
         raise ValueError(
@@ -217,4 +217,4 @@ def make_scheduler(
     if not 1 < reduction_factor < math.inf:
         raise ValueError(f"reduction_factor must be above 1, got {reduction_factor:g}.")
     pace = Pace(max_steps, grace_steps, reduction_factor)
-    return BracketPerGroup(rule(pace), groups=groups)
+    return BracketPerGroup(scheduler(pace), groups=groups)

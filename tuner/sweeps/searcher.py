@@ -20,7 +20,7 @@ class RunSearcher(Searcher):
         enter: Callable[[RunRecord], None],
         skipped: Skipped | None = None,
     ):
-        """enter is told of a run before Tune is; skipped of those that never begin."""
+        """enter is called with a run before Tune gets it; skipped with those that never begin."""
         super().__init__(metric="objective", mode="min")
         self._draws, self._enter, self._skipped = draws, enter, skipped
         self._waiting = sorted(waiting, key=number)
@@ -41,7 +41,7 @@ class RunSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Does nothing: right after it the driver writes outcome.json, and `Draws` hears of it."""
+        """Does nothing: right after it the driver writes outcome.json, and `Draws` reads it."""
 
     def save(self, checkpoint_path: str) -> None:
         """Writes nothing: the sweep's directory has it all."""

@@ -93,7 +93,7 @@ def sweep(
         interventions=tuple(interventions),
         overrides=overrides or {},
     )
-    if holds_plan(local_path("--out", out), plan):
+    if holds_plan(local_path("out", out), plan):
         return resume(out, execution=execution)
     return sweep_plan(plan, out=out, execution=execution)
 
@@ -114,12 +114,12 @@ def sweep_plan(
     scheduler_of(execution, runs, {})  # For its rules alone, as the next.
     stopper_of(execution)
     check_new(directory)  # Now, and again once connected.
-    told = describe_all(runs) if not drawn or execution.skip_above < 1 else []
-    skipped, sentences = skips(told, execution)
+    planned = describe_all(runs) if not drawn or execution.skip_above < 1 else []
+    skipped, sentences = skips(planned, execution)
     for sentence in sentences:
         print(f"{'Of random draws: ' if drawn else ''}{sentence}", flush=True)
     if drawn:  # Those were examples; what will be there is judged when it is drawn.
-        told, skipped = [], {}
+        planned, skipped = [], {}
     record = SweepRecord(
         command=command or "tuner.sweeps.sweep(...)",
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -130,10 +130,10 @@ def sweep_plan(
         versions=versions(),
         commit=commit(),
         machine=machine(),
-        trials=plan.num_samples if drawn else len(told),
+        trials=plan.num_samples if drawn else len(planned),
     )
     with new_folder(directory), _connection(execution, directory) as connection:
-        write_down(directory, told, record, skipped.values())
+        write_down(directory, planned, record, skipped.values())
         return _execute(directory, execution, connection)
 
 
@@ -165,7 +165,7 @@ def holds_plan(directory: Path, plan: Plan) -> bool:
 
 @contextmanager
 def _connection(execution: Execution, directory: Path) -> Iterator[Connection]:
-    with Interruption(lambda: farewell(directory)) as interruption:
+    with Interruption(lambda: interruption_note(directory)) as interruption:
         connection = connect(
             execution.address,
             cpus_per_trial=execution.cpus_per_trial,
@@ -182,8 +182,8 @@ def _connection(execution: Execution, directory: Path) -> Iterator[Connection]:
             connection.close()
 
 
-def farewell(directory: Path) -> str:
-    """Returns what to tell who has interrupted a sweep."""
+def interruption_note(directory: Path) -> str:
+    """Returns what to do after an interruption, as it is printed."""
     if not holds_sweep(directory):
         return "Interrupted before the sweep began."
     return f"Interrupted; continue with: foretune resume {directory}"

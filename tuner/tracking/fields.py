@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep and its trials: names, params, tags and metrics from the files.
+"""What MLflow gets of a sweep and its trials: names, params, tags and metrics from the files.
 
 Every name and value fits every MLflow store.
 """
@@ -96,7 +96,7 @@ def end_ms(folder: Path, outcome: Mapping[str, Any]) -> int:
 
 
 def start_ms(folder: Path, outcome: Mapping[str, Any]) -> int:
-    """Returns when a run started as its files have it: to be used where nobody said it."""
+    """Returns when a run started as its files have it: to be used where nothing else says it."""
     if "seconds" in outcome:
         return end_ms(folder, outcome) - int(1000 * outcome["seconds"])
     return int(1000 * (folder / "run.json").stat().st_mtime)
@@ -130,7 +130,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def varying_paths(sweep_dir: Path) -> dict[str, str | None]:
-    """Returns the dotted paths in which the runs of a sweep differ, and what needn't be told."""
+    """Returns the dotted paths in which the runs of a sweep differ, each with the text
+    that a name leaves out, if any."""
     seen: dict[str, list[str]] = {}
     for folder in folders(sweep_dir):
         for path, text in _flat(read_json(folder / "run.json")["config"]).items():

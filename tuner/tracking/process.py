@@ -28,7 +28,7 @@ def follow(sender: Sender, orders: "queue.SimpleQueue[list[Any]]") -> None:
     """Sends until the driver closes or is gone; a failed attempt makes the next one wait longer."""
     pause, closing = POLL_S, ""
     while True:
-        closing = closing or _obey(sender, orders, pause)
+        closing = closing or _collect_orders(sender, orders, pause)
         before = sender.calls
         try:
             sender.send(closing=closing)
@@ -44,7 +44,7 @@ def follow(sender: Sender, orders: "queue.SimpleQueue[list[Any]]") -> None:
             return
 
 
-def _obey(sender: Sender, orders: "queue.SimpleQueue[list[Any]]", seconds: float) -> str:
+def _collect_orders(sender: Sender, orders: "queue.SimpleQueue[list[Any]]", seconds: float) -> str:
     """Collects orders for some seconds; returns the sweep's status at once if one is to close."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:

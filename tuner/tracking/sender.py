@@ -83,7 +83,7 @@ def public(uri: str) -> str:
 class MLflowSender:
     """Sends a sweep to MLflow while it runs: a run for the sweep, a child for every trial.
 
-    Nothing here waits for MLflow except `close`, and that only as long as it is told to.
+    Nothing here waits for MLflow except `close`, and that only as long as it is asked to.
     """
 
     def __init__(self, sweep_dir: Path, *, tracking_uri: str = "", experiment: str = ""):

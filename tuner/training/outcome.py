@@ -32,7 +32,7 @@ class Outcome:
     reference_loss: float | None = None
     """Unigram cross-entropy of the validation text in nats: what a model without context gets."""
     forecast: Mapping[str, Any] | None = None
-    """What a `Judge` foretold when it would have ended the run; none where it never would."""
+    """What a `Judge` forecast when it would have ended the run; none where it never would."""
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -58,7 +58,7 @@ class Judge(Protocol):
 
     @property
     def forecast(self) -> Mapping[str, Any] | None:
-        """What it foretold when it would have ended the run, as JSON values; none before."""
+        """What it forecast when it would have ended the run, as JSON values; none before."""
         ...
 
     def __call__(self, step: int, row: Mapping[str, float]) -> str:

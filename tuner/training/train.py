@@ -269,8 +269,8 @@ class Training:
 
     def save_model(self, directory: Path) -> None:
         """Writes the weights of the finished run to directory, whole or not at all."""
-        told = self.outcome.outcome if self.outcome else "unfinished"
-        assert told == "finished", f"a run that is {told} has no final weights"
+        outcome = self.outcome.outcome if self.outcome else "unfinished"
+        assert outcome == "finished", f"a run that is {outcome} has no final weights"
         write_whole(directory / MODEL_FILE, self.model.state_dict())
 
     def _load(self, directory: Path) -> None:

@@ -90,11 +90,11 @@ def _least_sensitive(curve: Curve, windows: Sequence[Window]) -> Curve:
         return curve.over([lr for lr in curve.lrs if low <= lr <= high])
 
     parts = {window: inside(window) for window in windows}
-    told = {w: lr_sensitivity(part.cells).value for w, part in parts.items() if len(part.cells)}
-    told = {window: value for window, value in told.items() if math.isfinite(value)}
-    if not told:
+    found = {w: lr_sensitivity(part.cells).value for w, part in parts.items() if len(part.cells)}
+    found = {window: value for window, value in found.items() if math.isfinite(value)}
+    if not found:
         return curve
-    chosen = min(told, key=lambda window: told[window])
+    chosen = min(found, key=lambda window: found[window])
     return replace(parts[chosen], window=chosen)
 
 

@@ -90,11 +90,11 @@ def _measure_panel(
     measure = MEASURES[name]
     for variant, (ink, marker, line) in styles.items():
         own = sorted((c for c in curves if c.variant == variant), key=lambda c: c.n_params)
-        told = [(c.n_params, *_interval(c, name)) for c in own]
-        told = [point for point in told if point[1] == point[1]]
-        if not told:
+        points = [(c.n_params, *_interval(c, name)) for c in own]
+        points = [point for point in points if point[1] == point[1]]
+        if not points:
             continue
-        n, value, low, high = (list(column) for column in zip(*told, strict=True))
+        n, value, low, high = (list(column) for column in zip(*points, strict=True))
         axes.plot(n, value, line, marker=marker, ms=5, color=ink, label=variant)
         axes.vlines(n, low, high, color=ink, lw=1.2)
         axes.fill_between(n, low, high, color=ink, alpha=0.1, lw=0)

@@ -36,7 +36,7 @@ class Recommendation:
     """The intervention that a rule picks as the default."""
 
     label: str
-    """Empty where nothing can be told."""
+    """Empty where none can be picked."""
     rule: str
     reason: str
     """A sentence with its numbers."""
@@ -145,8 +145,8 @@ def _logits(runs: Runs, lrs: set[float]) -> dict[str, float]:
 def _claims(table: pd.DataFrame, baseline: str, absent: str) -> list[Claim]:
     name = "interventions that lower LR sensitivity at no loss"
     finding = "qk-layernorm, warm-up, z-loss and independent decay lower LR sensitivity"
-    told = table[~table["baseline"]].dropna(subset=["d_sensitivity"]) if len(table) else table
-    judged = told[told["comparable"]] if len(told) else told
+    others = table[~table["baseline"]].dropna(subset=["d_sensitivity"]) if len(table) else table
+    judged = others[others["comparable"]] if len(others) else others
     if judged.empty:
         why = absent or "no seed ran an intervention and the baseline over the same learning rates"
         return [cannot_tell(name, finding, why)]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.intervals import Interval, pooled, slope, unknown
-from foretune.analysis.claims.words import Expected, claim, told
+from foretune.analysis.claims.words import Expected, claim, with_interval
 from foretune.analysis.wortsman.curves.curves import (
     MEASURES,
     Curve,
@@ -210,7 +210,7 @@ def _trend_difference(question: TrendDifference, left: Side, right: Side) -> Cla
     if question.expected == "steadier":
         what = f"how much more {measure.words} moves with log10 N in {left[0]} than in {right[0]}"
     slopes = "; ".join(
-        f"the slope of {variant} is {told(part, measure.unit, measure.digits)}"
+        f"the slope of {variant} is {with_interval(part, measure.unit, measure.digits)}"
         for (variant, _), part in zip((left, right), own, strict=True)
         if part.known
     )
@@ -237,9 +237,9 @@ def _extrapolated(question: Extrapolate, left: Side, right: Side) -> Claim:
     verb = "lack" if len(lacking) > 1 else "lacks"
     why = f"{' and '.join(lacking)} {verb} three sizes" if lacking else "no seed ran both"
     apart = (missed[0].abs() - missed[1].abs()).dropna().to_numpy(float)
-    sd = MISSES_SD * measure.sd * math.sqrt(2)
+    sd = MISSES_SD * measure.sd
     own = "; ".join(
-        f"{variant} ends {told(pooled([part], sd=MISSES_SD * measure.sd), measure.unit)} off"
+        f"{variant} ends {with_interval(pooled([part], sd=sd), measure.unit)} off"
         for (variant, _), part in zip((left, right), missed, strict=True)
         if len(part)
     )
@@ -248,7 +248,7 @@ def _extrapolated(question: Extrapolate, left: Side, right: Side) -> Claim:
         question.finding,
         f"how much further off a power law's forecast of {measure.words} of the largest size is "
         f"for {left[0]} than for {right[0]}",
-        pooled([apart], sd=sd) if len(apart) else unknown(why),
+        pooled([apart], sd=sd * math.sqrt(2)) if len(apart) else unknown(why),
         "higher",
         unit=measure.unit,
         digits=measure.digits,

@@ -130,8 +130,8 @@ def _claims(
 def _table(runs: Runs, given: Mapping[str, Any], gradients: Mapping[str, float]) -> pd.DataFrame:
     """Loss (mean over seeds, nats) and gradient RMS of every epsilon, size and learning rate."""
     ids = runs.trials["run_id"].astype(str)
-    told = runs.trials.assign(log_r=np.log10(ids.map(dict(gradients)).astype(float)))
-    cells = told.groupby(["variant", "rung", "rung_n", "lr"], sort=False)
+    trials = runs.trials.assign(log_r=np.log10(ids.map(dict(gradients)).astype(float)))
+    cells = trials.groupby(["variant", "rung", "rung_n", "lr"], sort=False)
     table = cells.agg(loss=("loss", "mean"), log_r=("log_r", "mean"), n_seeds=("seed", "nunique"))
     table = table.reset_index()
     table["epsilon"] = table["variant"].map(dict(given)).astype(float)

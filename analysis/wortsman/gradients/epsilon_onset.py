@@ -212,8 +212,8 @@ def _at_scale(law: Law | None, usual: float, share: float) -> Claim:
     met = {f"meets {usual:g}": _reaches(law, lr, usual)}
     if math.isfinite(share):
         met[f"is so low that {usual:g} is {share:.2g} of it"] = _reaches(law, lr, usual / share)
-    told = [f"{words} at {at:.1e} parameters" for words, at in met.items() if math.isfinite(at)]
-    text += f"; it {' and '.join(told)}." if told else "."
+    clauses = [f"{words} at {at:.1e} parameters" for words, at in met.items() if math.isfinite(at)]
+    text += f"; it {' and '.join(clauses)}." if clauses else "."
     if not reach.can_tell:
         text += f" No forecast: {reach.reason}."
     return Claim(name, text, verdict, numbers)

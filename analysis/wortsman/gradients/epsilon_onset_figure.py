@@ -81,9 +81,9 @@ def _draw_law(
     axes.plot(own["n_params"], own["gradient_rms"], "o", color=INK, ms=5, label="measured")
     if law is not None and law.lrs[0] <= lr <= law.lrs[-1]:
         sizes = np.geomspace(law.smallest, 3 * n, 60)
-        told = np.array([law.believe(float(size), lr).interval(LEVEL) for size in sizes])
-        axes.plot(sizes, 10 ** told[:, 0], "-", color=INK, lw=1.4, label="law")
-        axes.fill_between(sizes, 10 ** told[:, 1], 10 ** told[:, 2], color=INK, alpha=0.1, lw=0)
+        band = np.array([law.believe(float(size), lr).interval(LEVEL) for size in sizes])
+        axes.plot(sizes, 10 ** band[:, 0], "-", color=INK, lw=1.4, label="law")
+        axes.fill_between(sizes, 10 ** band[:, 1], 10 ** band[:, 2], color=INK, alpha=0.1, lw=0)
     axes.axhline(usual, color=INK, lw=1, ls=":", label=f"usual epsilon, {usual:g}")
     label = "source A: about epsilon"
     axes.plot([n], [usual], "*", ms=13, color="#c0392b", label=label)

@@ -132,8 +132,7 @@ def _later(
         return cannot_tell(name, finding, "a law takes two sizes and one epsilon")
     n, lr = at or (FURTHER * float(cells["rung_n"].max()), float(cells["lr"].max()))
     telemetry = runs.telemetry[["run_id", "step", column]]
-    told = attenuation(runs.trials, telemetry, n_params=n, lr=lr, window=END, level=LEVEL)
-    row = told.iloc[0]
+    row = attenuation(runs.trials, telemetry, n_params=n, lr=lr, window=END, level=LEVEL).iloc[0]
     if not np.isfinite(row["gradient_rms"]):
         return cannot_tell(name, finding, Status(row["status"]).reason)
     near = float(row["probability_near"])

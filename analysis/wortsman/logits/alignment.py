@@ -13,7 +13,7 @@ import pandas as pd
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.intervals import Interval
-from foretune.analysis.claims.words import cannot_tell, claim, told
+from foretune.analysis.claims.words import cannot_tell, claim, with_interval
 from foretune.analysis.measures.crossing import READ_WINDOW
 from foretune.analysis.measures.signal import SIGNAL
 from foretune.analysis.records.load import Records
@@ -86,9 +86,10 @@ def _claims(joined: pd.DataFrame, lacking: list[str]) -> list[Claim]:
     if logit.sign > 0:
         rest = logit.value - norms.value - cosine.value
         share = (
-            f"Of the logit's own {told(logit, '', 2)} norms make {norms.value / logit.value:.0%}, "
-            f"the cosine {cosine.value / logit.value:.0%} ({told(cosine, '', 2)}), and the loudest "
-            f"pair's norms beyond the average's {rest / logit.value:.0%}."
+            f"Of the logit's own {with_interval(logit, '', 2)} norms make "
+            f"{norms.value / logit.value:.0%}, the cosine {cosine.value / logit.value:.0%} "
+            f"({with_interval(cosine, '', 2)}), and the loudest pair's norms "
+            f"beyond the average's {rest / logit.value:.0%}."
         )
     return [
         claim(

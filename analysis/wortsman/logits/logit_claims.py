@@ -4,7 +4,7 @@ import math
 
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.intervals import LEVEL, Interval
-from foretune.analysis.claims.words import cannot_tell, numbers, plural, told
+from foretune.analysis.claims.words import cannot_tell, numbers, plural, with_interval
 from foretune.analysis.laws.laws import FORMS
 from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.logits.logit_reading import Reading, critical_pair, error_of
@@ -22,7 +22,7 @@ def falls(reading: Reading, threshold: float) -> Claim:
     text = (
         f"Source A: {finding}. {verdict.here}: the learning rate at which the largest logit, read "
         f"at {reading.at_share:.0%} of the steps, meets {threshold:g} goes as N to the power "
-        f"{told(found, '', 2)}, {plural(law.n_measured, 'crossing')} at "
+        f"{with_interval(found, '', 2)}, {plural(law.n_measured, 'crossing')} at "
         f"{plural(law.n_sizes, 'size')}, {plural(seeds, 'seed')}."
     )
     return Claim(name, text, verdict, numbers(found, "slope"))

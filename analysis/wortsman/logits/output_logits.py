@@ -10,7 +10,7 @@ import pandas as pd
 from foretune.analysis.claims.answer import Answer
 from foretune.analysis.claims.claim import LOSS_SEED_SD, Claim
 from foretune.analysis.claims.intervals import pooled, unknown
-from foretune.analysis.claims.words import cannot_tell, claim, counted, numbers, told
+from foretune.analysis.claims.words import cannot_tell, claim, counted, numbers, with_interval
 from foretune.analysis.records.load import Records
 from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.runs import Runs, Variants, gather, recorded
@@ -102,7 +102,7 @@ def _late(runs: Runs, variant: str, rate: float) -> Claim:
     verdict = Verdict.of(found.low > LATE, found.high < LATE)
     text = (
         f"Source A: {finding}. {verdict.here}: at learning rate {rate:g} the training loss of "
-        f"{variant} ends {told(found, 'nats')} above its lowest tenth of the run, "
+        f"{variant} ends {with_interval(found, 'nats')} above its lowest tenth of the run, "
         f"{counted(found)}; {LATE:g} nats would be a divergence."
     )
     return Claim(name, text, verdict, numbers(found, "rise"))

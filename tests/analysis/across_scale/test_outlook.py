@@ -34,27 +34,27 @@ def found(records, norm, n_params=12 * 128**2 * 3):
 
 
 def test_rates_follow_the_planted_law(records):
-    told = found(records, norm=False)
+    prospect = found(records, norm=False)
     critical = critical_lr(12 * 128**2 * 3)
-    assert told.best_lr.median < critical < told.unstable_lr.median
-    assert told.best_lr.low < told.best_lr.median < told.best_lr.high
-    assert critical / 2 < told.degraded_lr.median < 2 * critical
-    assert told.best_lr.median < told.degraded_lr.median < told.unstable_lr.median
-    assert told.unstable_lr.status.startswith("ok: 4 times above")
+    assert prospect.best_lr.median < critical < prospect.unstable_lr.median
+    assert prospect.best_lr.low < prospect.best_lr.median < prospect.best_lr.high
+    assert critical / 2 < prospect.degraded_lr.median < 2 * critical
+    assert prospect.best_lr.median < prospect.degraded_lr.median < prospect.unstable_lr.median
+    assert prospect.unstable_lr.status.startswith("ok: 4 times above")
 
 
 def test_the_fix_is_counted_on_the_twins(records):
-    told = found(records, norm=False)
-    assert "qk-layernorm was worth more than 0.1 nats in" in told.fix
-    assert "a third of the learning rate was worth" in told.fix
-    assert told.decay == ""
+    prospect = found(records, norm=False)
+    assert "qk-layernorm was worth more than 0.1 nats in" in prospect.fix
+    assert "a third of the learning rate was worth" in prospect.fix
+    assert prospect.decay == ""
 
 
 def test_without_crossings_every_estimate_says_so(records):
-    told = found(records, norm=True)
-    assert told.unstable_lr.status.startswith("cannot tell")
-    assert np.isnan(told.unstable_lr.median)
-    assert told.first == "no run was unstable"
+    prospect = found(records, norm=True)
+    assert prospect.unstable_lr.status.startswith("cannot tell")
+    assert np.isnan(prospect.unstable_lr.median)
+    assert prospect.first == "no run was unstable"
 
 
 def test_the_best_rate_is_the_vertex_or_a_bound():
@@ -75,10 +75,10 @@ def test_the_best_decay_is_named_where_it_varied(tmp_path):
                 extra = (("optimizer.weight_decay", decay),)
                 write_run(tmp_path, Truth(width=width, lr=lr, gap=gap, extra=extra))
     records = load(tmp_path)
-    told = outlook(
+    prospect = outlook(
         records.trials, records.telemetry, next(iter(families(records.trials))), 1e5, 0.9
     )
-    assert told.decay == "weight decay 0.001 was best at size 32, by 0.050 nats"
+    assert prospect.decay == "weight decay 0.001 was best at size 32, by 0.050 nats"
 
 
 def test_the_signal_that_leaves_first_is_found():

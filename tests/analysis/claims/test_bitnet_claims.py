@@ -17,7 +17,7 @@ from foretune.analysis.claims.bitnet_claims import (
 from foretune.analysis.figures.format_figure import quantizer_figure
 from foretune.analysis.stats.verdict import Verdict
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 
 def trials(loss, *, sizes=(32, 64), lrs=(3e-3, 1e-2, 3e-2), decays=(1e-4,), seeds=3):
@@ -98,7 +98,7 @@ def test_sensitivity_to_the_learning_rate_is_told_by_quantizer():
     table = sensitivity_by_quantizer(trials(flat_ternary)).set_index(["quantizer", "size"])
     assert table.loc[("full precision", 32), "sensitivity"] == pytest.approx(0.33, abs=0.02)
     assert {claim.verdict for claim in lr_claims(trials(flat_ternary))} == {HOLDS}
-    assert {claim.verdict for claim in lr_claims(trials(lm))} == {UNTOLD}
+    assert {claim.verdict for claim in lr_claims(trials(lm))} == {CANNOT_TELL}
 
 
 def test_decay_is_judged_by_its_spread_and_none_is_among_the_decays():
@@ -128,7 +128,7 @@ def test_records_without_bytes_have_no_panel_of_them():
 def test_one_seed_cannot_tell_of_decay_or_width():
     one = trials(lm, sizes=(16, 32, 64), decays=(0.0, 1e-4), seeds=1)
     assert {claim.name for claim in decay_claims(one)} == {"best decay"}
-    assert {claim.verdict for claim in needed_width_claims(one)} == {UNTOLD}
+    assert {claim.verdict for claim in needed_width_claims(one)} == {CANNOT_TELL}
     assert all("one seed" in claim.sentence for claim in needed_width_claims(one))
 
 
@@ -141,7 +141,7 @@ def test_decay_is_judged_at_the_quantile_of_its_seeds():
         frame["objective"] = 3.0 + hurt * (0.01 + 0.004 * frame["seed"])
         return [c for c in decay_claims(frame) if c.name == "less sensitive to decay"]
 
-    assert {claim.verdict for claim in by_seed(2)} == {UNTOLD}
+    assert {claim.verdict for claim in by_seed(2)} == {CANNOT_TELL}
     assert {claim.verdict for claim in by_seed(3)} == {FAILS}
 
 

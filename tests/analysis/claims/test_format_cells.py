@@ -15,7 +15,7 @@ from foretune.analysis.claims.format_cells import (
 from foretune.analysis.records.families import label
 from foretune.analysis.stats.verdict import Verdict
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 SEED_SHIFT = {0: 0.0, 1: 0.1, 2: -0.1}
 """Seeds move every quantizer alike, far more than quantizers differ: pairing must see through."""
@@ -58,8 +58,8 @@ FRAME = trials(
 
 
 def test_names_tell_format_scale_and_norm():
-    told = set(quantizer_names(FRAME))
-    assert told == {"full precision", "ternary median + norms"}
+    names = set(quantizer_names(FRAME))
+    assert names == {"full precision", "ternary median + norms"}
     control = trials({("none", "mean", True, 16): {1e-2: 1.0}})
     assert set(quantizer_names(control)) == {"full precision + norms"}
 
@@ -88,7 +88,7 @@ def test_the_verdict_turns_with_the_data():
     doubled = compare(cells, ("ternary median + norms", 32), ("full precision", 16))
     assert doubled.better is HOLDS
     same = compare(cells, ("full precision", 32), ("full precision", 32))
-    assert (same.better, same.difference) == (UNTOLD, 0.0)
+    assert (same.better, same.difference) == (CANNOT_TELL, 0.0)
     assert "no clear difference" in same.sentence  # A claim of equality may hold all the same.
 
 
@@ -101,7 +101,7 @@ def test_equal_bytes_interpolates_and_never_extrapolates():
     outside = compare_at_equal_bytes(
         cells[cells["size"] == 32], ("ternary median + norms", 32), "full precision"
     )
-    assert outside.better is UNTOLD
+    assert outside.better is CANNOT_TELL
     assert "lie outside" in outside.sentence
 
 
@@ -115,7 +115,7 @@ def test_diverged_runs_count_as_their_loss_at_init_or_as_all_wrong():
 def test_one_seed_cannot_tell():
     cells = quantizer_cells(FRAME[FRAME["seed"] == 0])
     found = compare(cells, ("ternary median + norms", 32), ("full precision", 32))
-    assert found.better is UNTOLD
+    assert found.better is CANNOT_TELL
     assert math.isnan(found.low)
 
 

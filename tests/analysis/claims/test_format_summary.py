@@ -12,7 +12,7 @@ from foretune.analysis.report.findings import find, headline, missing
 from foretune.analysis.report.report import write_page
 from foretune.analysis.stats.verdict import Verdict
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 LRS = (3e-3, 1e-2, 3e-2)
 
@@ -102,10 +102,10 @@ def test_a_sweep_of_one_format_has_no_such_section(sweep, sweep_page):
 def test_one_seed_cannot_tell_and_says_so(tmp_path):
     found = found_in(write_formats(tmp_path / "s", gap=0.3, seeds=(0,)))
     (claim,) = (claim for claim in found.formats.claims if claim.name == "the formats")
-    assert claim.verdict is UNTOLD
+    assert claim.verdict is CANNOT_TELL
     assert "takes two seeds, better three; only one was run" in claim.sentence
     assert "fewer than two seeds ran both, so this may be chance" in headline(found)
-    assert {claim.verdict for claim in found.formats.claims} == {UNTOLD}
+    assert {claim.verdict for claim in found.formats.claims} == {CANNOT_TELL}
 
 
 def test_without_full_precision_there_is_nothing_to_compare_with(tmp_path):
@@ -129,15 +129,15 @@ def test_what_else_varies_decides_what_is_compared(tmp_path, field, values, axis
     root = write_formats(tmp_path / "s", gap=0.3, widths=(16,), also=also)
     found = found_in(root)
     assert found.formats.axis == axis
-    assert any(told.name == claim for told in found.formats.claims)
+    assert any(each.name == claim for each in found.formats.claims)
     assert 'src="formats.png"' in write_page(found).read_text(encoding="utf-8")
 
 
 def test_settings_of_another_field_are_judged_apart(tmp_path):
     also = tuple((("model.depth", depth),) for depth in (2, 3))
     formats = formats_in(write_formats(tmp_path / "s", gap=0.3, widths=(16,), also=also))
-    told = {claim.name for claim in formats.claims if claim.name.startswith("equal width and")}
-    assert told == {
+    names = {claim.name for claim in formats.claims if claim.name.startswith("equal width and")}
+    assert names == {
         f"equal width and parameters: at most 0.02 nats worse (model.depth={n})" for n in (2, 3)
     }
     assert "(model.depth=2)" in formats.sentence or "model.depth=2, the" in formats.sentence

@@ -9,7 +9,7 @@ from foretune.analysis.claims.words import claim, verdict
 from foretune.analysis.measures.sensitivity import lr_sensitivity
 from foretune.analysis.stats.verdict import Verdict
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 
 def line(rng, gradient, *, sizes=(4.0, 4.6, 5.2), seeds=3, sd=0.05):
@@ -67,9 +67,9 @@ def test_a_range_pulls_a_slope_like_a_number_inside_it():
 def test_nothing_is_unknown_and_never_a_number():
     assert not pooled([[], [np.nan]], sd=1.0).known
     assert not slope(line(np.random.default_rng(0), 1.0, sizes=(4.0,)), noise=0.1).known
-    told = claim("n", "it falls", "the slope", unknown("one size was run"), "lower")
-    assert (told.verdict, told.numbers) == (UNTOLD, {})
-    assert "not known: one size was run" in told.sentence
+    unclear = claim("n", "it falls", "the slope", unknown("one size was run"), "lower")
+    assert (unclear.verdict, unclear.numbers) == (CANNOT_TELL, {})
+    assert "not known: one size was run" in unclear.sentence
 
 
 def test_verdicts_are_of_intervals():
@@ -78,10 +78,10 @@ def test_verdicts_are_of_intervals():
 
     assert verdict(between(-2, -1), "lower") is HOLDS
     assert verdict(between(1, 2), "lower") is FAILS
-    assert verdict(between(-1, 1), "lower") is UNTOLD
+    assert verdict(between(-1, 1), "lower") is CANNOT_TELL
     assert verdict(between(-0.01, 0.02), "same", 0.05) is HOLDS
     assert verdict(between(-0.2, -0.1), "same", 0.05) is FAILS
     assert verdict(between(0.1, 0.2), "same", 0.05) is FAILS
     assert verdict(between(0.1, 0.2), "not lower", 0.05) is HOLDS
     assert verdict(between(-0.2, -0.1), "not lower", 0.05) is FAILS
-    assert verdict(between(-0.2, 0.1), "same", 0.05) is UNTOLD
+    assert verdict(between(-0.2, 0.1), "same", 0.05) is CANNOT_TELL

@@ -12,7 +12,6 @@ from foretune.analysis.claims.mup_theory import (
     FITS,
     LAYERS,
     NO_CLAIM,
-    UNTOLD,
     fits,
     interval,
     judge,
@@ -20,6 +19,7 @@ from foretune.analysis.claims.mup_theory import (
     theory_of,
 )
 from foretune.analysis.figures.mup_figure import coordinates_figure
+from foretune.analysis.stats.status import CANNOT_TELL
 
 WIDTHS = (16, 32, 64, 128)
 NAMES = ("standard", "mup-simple", "mup-intermediate", "mup-full")
@@ -97,7 +97,7 @@ def test_a_missing_rule_fails_on_that_layer_alone(layer, quantity, by):
     assert not fits(judged)
     follows = {("mup-intermediate", n, "change") for n in ("attention_logits", "block_output")}
     upstream = quantity == "update" and layer != "logits"
-    assert verdicts(judged, UNTOLD) == (follows if upstream else set())
+    assert verdicts(judged, CANNOT_TELL) == (follows if upstream else set())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_queries_of_full_mup_must_be_zero_to_the_bit():
 
 def test_noise_cannot_tell_and_neither_can_a_single_slope():
     noisy = judge(table(["mup-simple"], noise=1.5))
-    assert verdicts(noisy, UNTOLD)
+    assert verdicts(noisy, CANNOT_TELL)
     single = judge(table(["mup-simple"], seeds=1, blocks=1))
     assert verdicts(single, FITS) == set()
     assert not fits(single)
@@ -130,7 +130,7 @@ def test_values_that_are_not_there_cannot_tell():
     last = (coordinates["step"] == 2) & (coordinates["layer"] == "k")
     coordinates.loc[last & (coordinates["width"] == 16), "update"] = np.nan
     coordinates.loc[(coordinates["layer"] == "v") & (coordinates["width"] == 16), "rms"] = np.inf
-    assert verdicts(judge(coordinates), UNTOLD) == {
+    assert verdicts(judge(coordinates), CANNOT_TELL) == {
         ("mup-full", "k", "update"),
         ("mup-full", "v", "init"),
     }

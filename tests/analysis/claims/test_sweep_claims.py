@@ -10,7 +10,7 @@ from foretune.analysis.claims.sweep_claims import claims, slope_claim
 from foretune.analysis.measures.critical_lr import critical_table
 from foretune.analysis.stats.verdict import Verdict
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 
 def judged(records):
@@ -65,10 +65,10 @@ def test_no_difference_is_cannot_tell(records):
     trials["final_val_loss"] = 2.0 + 0.01 * np.log10(trials["optimizer.lr"]) ** 2
     found = judged(dataclasses.replace(records, trials=trials))
     for name in ("sensitivity with the cure", "loss at the two highest learning rates"):
-        assert found[name].verdict is UNTOLD
+        assert found[name].verdict is CANNOT_TELL
         assert "does not clearly change" in found[name].sentence
         assert "lower beyond the noise at 0 of 3 sizes, higher at 0" in found[name].sentence
-    assert found["sensitivity and size"].verdict is UNTOLD
+    assert found["sensitivity and size"].verdict is CANNOT_TELL
 
 
 def test_a_rising_or_uncertain_law_is_said_to_be_one(records):
@@ -78,7 +78,7 @@ def test_a_rising_or_uncertain_law_is_said_to_be_one(records):
     assert slope_claim(rising).verdict is FAILS
     assert "rises with the number of parameters" in slope_claim(rising).sentence
     unclear = dataclasses.replace(law, slope_low=-0.9, slope_high=0.1)
-    assert slope_claim(unclear).verdict is UNTOLD
+    assert slope_claim(unclear).verdict is CANNOT_TELL
     assert "does not clearly change" in slope_claim(unclear).sentence
 
 
@@ -91,7 +91,7 @@ def test_two_sizes_of_three_are_no_verdict(records):
     claim = found["max_attention_logit and the learning rate"]
     expected = {"size 16": 1.0, "size 32": 1.0, "size 64": 0.4}
     assert claim.numbers == pytest.approx(expected)
-    assert claim.verdict is UNTOLD
+    assert claim.verdict is CANNOT_TELL
     assert "0.8 or more at 2 of 3 curves" in claim.sentence
     assert "three quarters" in claim.sentence
 
@@ -100,7 +100,7 @@ def test_a_best_rate_at_the_top_of_the_grid_is_said_to_be_there(tmp_path):
     """Two sizes were run, so `one size` would be false."""
     root = write_sweep(tmp_path / "s", widths=(16, 32), lrs=(1e-3, 3e-3), qk_norms=(False,))
     claim = judged(analysis.load(root))["sensitivity and size"]
-    assert claim.verdict is UNTOLD
+    assert claim.verdict is CANNOT_TELL
     assert "one size" not in claim.sentence
     assert "highest of the grid at size 16 (0.003), size 32 (0.003)" in claim.sentence
     assert "widen the grid upwards" in claim.sentence
@@ -111,7 +111,7 @@ def test_a_size_that_is_left_out_is_named(records):
     kept = trials[(trials["size"] != 64) | (trials["optimizer.lr"] <= 3e-3)]
     kept = kept[~kept["model.qk_norm"]]
     claim = judged(dataclasses.replace(records, trials=kept))["sensitivity and size"]
-    assert claim.verdict is not UNTOLD
+    assert claim.verdict is not CANNOT_TELL
     assert "fewer than two learning rates were run at size 64" in claim.sentence
 
 
@@ -130,7 +130,7 @@ def test_a_signal_that_no_run_recorded_is_not_spoken_of(tmp_path):
 def test_missing_data_are_cannot_tell(tmp_path):
     root = write_sweep(tmp_path / "s", widths=(16,), lrs=(1e-2, 3e-2), qk_norms=(False,))
     found = judged(analysis.load(root))
-    assert {claim.verdict for claim in found.values()} == {UNTOLD}
+    assert {claim.verdict for claim in found.values()} == {CANNOT_TELL}
     assert all(claim.sentence.startswith("Cannot tell") for claim in found.values())
     empty = judged(analysis.load(start_sweep(tmp_path / "empty")))
-    assert {claim.verdict for claim in empty.values()} == {UNTOLD}
+    assert {claim.verdict for claim in empty.values()} == {CANNOT_TELL}

@@ -52,8 +52,8 @@ def test_seeds_share_a_cluster_and_a_cluster_shares_a_fold(records):
 
 def test_the_sweep_s_median_loss_is_of_the_same_step(records):
     trials = records.trials.assign(part="sweep")
-    told = with_sweep_loss(trials, records.telemetry)
-    at = told[(told["step"] == 7) & told["run_id"].str.startswith("w16-")]
+    telemetry = with_sweep_loss(trials, records.telemetry)
+    at = telemetry[(telemetry["step"] == 7) & telemetry["run_id"].str.startswith("w16-")]
     assert at["sweep_loss"].nunique() == 1
     assert at["sweep_loss"].iloc[0] == pytest.approx(at["loss"].median())
 
@@ -61,20 +61,20 @@ def test_the_sweep_s_median_loss_is_of_the_same_step(records):
 def test_scores_are_counted_per_split_and_gains_are_paired():
     rng = np.random.default_rng(0)
     runs = [f"r{i}" for i in range(80)]
-    told = pd.Series(rng.random(80) < 0.4, index=runs)
+    truth = pd.Series(rng.random(80) < 0.4, index=runs)
     forecasts = pd.DataFrame(
-        {"knows": np.where(told, 0.9, 0.1), "guesses": rng.random(80)}, index=runs
+        {"knows": np.where(truth, 0.9, 0.1), "guesses": rng.random(80)}, index=runs
     )
     splits = pd.Series(["fit"] * 20 + ["text"] * 60, index=runs)
     clusters = pd.Series([f"c{i // 2}" for i in range(80)], index=runs)
-    table = score_table(forecasts, told, splits, clusters, draws=50).set_index(
+    table = score_table(forecasts, truth, splits, clusters, draws=50).set_index(
         ["predictor", "split"]
     )
     assert table.loc[("knows", "text"), "auroc"] == 1
     assert table.loc[("knows", "text"), "n"] == 60
     assert table.loc[("knows", "all held out"), "n"] == 60
     assert table.loc[("knows", "fit"), "ece"] == pytest.approx(0.1)
-    found = gain(forecasts, told, clusters, ours="knows", theirs="guesses")
+    found = gain(forecasts, truth, clusters, ours="knows", theirs="guesses")
     assert found.low > 0.2
     assert found.value == pytest.approx(1 - table.loc[("guesses", "text"), "auroc"], abs=0.2)
 

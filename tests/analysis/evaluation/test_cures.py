@@ -52,11 +52,11 @@ def test_the_rule_finds_what_a_fix_is_worth(records):
     cure = fit_cure(pairs, records.telemetry, clusters_of(records.trials), fix="qk-layernorm")
     assert (cure.twins, cure.worth_it) == (len(pairs), (pairs["benefit"] > WORTH).sum())
     worth = pairs.set_index("run_id")["benefit"] > WORTH
-    told = {}
+    worthy = {}
     for trial, history in histories(pairs, records.telemetry):
         seen = history[history["step"] < SHARE * trial["steps"]]
-        told[trial["run_id"]] = cure.judge(Trace.of(seen), context_of(trial)).worth
-    flagged = pd.Series(told).loc[worth.index]
+        worthy[trial["run_id"]] = cure.judge(Trace.of(seen), context_of(trial)).worth
+    flagged = pd.Series(worthy).loc[worth.index]
     assert (flagged & worth).sum() >= 0.95 * flagged.sum()
     assert (flagged & worth).sum() >= 0.85 * worth.sum()
 
@@ -87,9 +87,9 @@ def test_a_sweep_without_twins_is_told_the_likeliest_fix():
     """On real runs: those of the bank's core without qk-layernorm, width 128 the largest."""
     bank = read_bank(BANK)
     core = bank.trials[bank.trials["part"].eq("core") & ~bank.trials["model.qk_norm"].astype(bool)]
-    told = advise_sweep(core, bank.telemetry, lr=0.1)
-    assert told.startswith("qk-layernorm, worth more than 0.1 nats with probability ")
-    assert "of the run of size 128 at 0.1 (largest attention logit " in told
+    text = advise_sweep(core, bank.telemetry, lr=0.1)
+    assert text.startswith("qk-layernorm, worth more than 0.1 nats with probability ")
+    assert "of the run of size 128 at 0.1 (largest attention logit " in text
     assert advise_sweep(core, bank.telemetry) == advise_sweep(core, bank.telemetry, lr=1.0) != ""
     assert advise_sweep(core, bank.telemetry, lr=3e-3) == ""
     assert advise_sweep(core.iloc[:0], bank.telemetry) == ""

@@ -35,7 +35,7 @@ def fitted():
     return Configuration.fit(*sweep(), l2=1e-4)
 
 
-def told(fitted, **changes):
+def probability_of(fitted, **changes):
     context = {
         "lr": 1e-2,
         "n_params": 100_000,
@@ -49,11 +49,11 @@ def told(fitted, **changes):
 
 
 def test_it_recovers_what_the_configuration_does(fitted):
-    assert told(fitted) == pytest.approx(0.5, abs=0.1)
-    assert told(fitted, lr=1e-1) == pytest.approx(sigmoid(np.array(3.0)), abs=0.03)
-    assert told(fitted, **{"lr": 1e-1, "model.qk_norm": True}) < 0.4
-    assert told(fitted, **{"model.kind": "vit"}) == pytest.approx(0.88, abs=0.06)
-    assert told(fitted, n_params=10_000_000) == pytest.approx(0.88, abs=0.1)
+    assert probability_of(fitted) == pytest.approx(0.5, abs=0.1)
+    assert probability_of(fitted, lr=1e-1) == pytest.approx(sigmoid(np.array(3.0)), abs=0.03)
+    assert probability_of(fitted, **{"lr": 1e-1, "model.qk_norm": True}) < 0.4
+    assert probability_of(fitted, **{"model.kind": "vit"}) == pytest.approx(0.88, abs=0.06)
+    assert probability_of(fitted, n_params=10_000_000) == pytest.approx(0.88, abs=0.1)
 
 
 def test_features_are_the_varying_switches_each_once(fitted):
@@ -69,14 +69,18 @@ def test_features_are_the_varying_switches_each_once(fitted):
 
 
 def test_an_unseen_category_is_none_of_the_seen_ones(fitted):
-    seen = [told(fitted, **{"model.kind": kind}) for kind in ("transformer", "vit", "other")]
-    assert min(seen) < told(fitted, **{"model.kind": "convnet"}) < max(seen)
+    seen = [
+        probability_of(fitted, **{"model.kind": kind}) for kind in ("transformer", "vit", "other")
+    ]
+    assert min(seen) < probability_of(fitted, **{"model.kind": "convnet"}) < max(seen)
 
 
 def test_what_is_missing_counts_as_the_mean(fitted):
     whole = {"lr": 1e-2, "n_params": 100_000, "model.kind": "vit", "total_steps": 300}
     missing = fitted(pd.DataFrame(), whole).probability
-    low, high = (told(fitted, **{"model.kind": "vit", "model.qk_norm": q}) for q in (True, False))
+    low, high = (
+        probability_of(fitted, **{"model.kind": "vit", "model.qk_norm": q}) for q in (True, False)
+    )
     assert low < missing < high
     assert fitted(pd.DataFrame(), {"n_params": 1e5}).status.startswith("cannot tell")
 

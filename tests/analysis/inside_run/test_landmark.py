@@ -158,7 +158,7 @@ def test_no_row_beyond_the_prefix_matters(model, large):
         **{name: telemetry[name].where(~later, 1e6) for name in ("loss", "max_attention_logit")}
     )
     assert not other.equals(telemetry)
-    told, changed = (replay(trials, t, {"ours": model}, share=0.1) for t in (telemetry, other))
-    pd.testing.assert_frame_equal(told, changed)
+    seen, changed = (replay(trials, t, {"ours": model}, share=0.1) for t in (telemetry, other))
+    pd.testing.assert_frame_equal(seen, changed)
     later_look = replay(trials, other, {"ours": model}, share=0.5)
     assert not later_look.equals(replay(trials, telemetry, {"ours": model}, share=0.5))

@@ -1,4 +1,4 @@
-"""Effects of axes beyond N are recovered, and what was never varied can't be told."""
+"""Effects of axes beyond N are recovered, and what was never varied can't be known."""
 
 import math
 

@@ -37,9 +37,9 @@ def test_where_nothing_was_to_gain_it_is_refused(best, below):
 def test_the_reference_is_the_given_one_the_recorded_one_or_the_loss_at_init():
     frame = pd.DataFrame({"loss_at_init": [6.0, 6.0], "reference_loss": [3.1, 3.2]})
     some = frame.assign(reference_loss=[3.1, math.nan])
-    told = [references(frame, 3.0), references(frame), references(some)]
-    assert [list(values) for values, _ in told] == [[3.0, 3.0], [3.1, 3.2], [6.0, 6.0]]
-    assert [text.split(",")[0] for _, text in told] == [
+    found = [references(frame, 3.0), references(frame), references(some)]
+    assert [list(values) for values, _ in found] == [[3.0, 3.0], [3.1, 3.2], [6.0, 6.0]]
+    assert [text.split(",")[0] for _, text in found] == [
         "the given 3 nats",
         "the recorded reference loss",
         "the loss at init",

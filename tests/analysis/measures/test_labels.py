@@ -98,7 +98,7 @@ def test_a_searched_configuration_is_unstable_where_a_third_of_the_rate_is_bette
     assert found["best"].unique().tolist() == [2.0]  # The whole search is one group.
     assert found.index[found["doomed"]].tolist() == ["1", "2", "2-third"]
     assert found.index[found["unstable"]].tolist() == ["1"]
-    # Without a twin of its own a run that lost much can't be told; one that lost little is healthy.
+    # A run that lost much has no label without a twin of its own; one that lost little is healthy.
     assert found.index[~found["known"]].tolist() == ["2-third", "3-third"]
     assert not found.loc[["2-third", "3-third"], "healthy"].any()
     assert found.loc[["1-third", "1-qk", "3"], "healthy"].all()

@@ -14,7 +14,7 @@ from foretune.analysis.wortsman.logits.attention_growth import attention_traces
 from foretune.analysis.wortsman.logits.logit_law import logit_law
 from foretune.tuner.reproduce.wortsman.attention_logits import FIG1
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 TWINS = {"without": {"model.qk_norm": False}, "with": {"model.qk_norm": True}}
 

@@ -12,7 +12,7 @@ from foretune.analysis.wortsman.gradients.gradients import gradient_scale
 from foretune.analysis.wortsman.logits.alignment import logit_growth
 from foretune.analysis.wortsman.logits.logit_law import logit_law
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 SIZES = (16, 32, 64, 128)
 
@@ -48,7 +48,7 @@ def test_figure_9_says_so_where_logits_do_not_grow_with_n():
 
     made = {"sweep": records(widths=SIZES, columns={"max_attention_logit_layer0": flat})}
     falls = logit_law(made, at_shares=()).claims[0]
-    assert falls.verdict is UNTOLD
+    assert falls.verdict is CANNOT_TELL
     assert abs(falls.numbers["slope"]) < 0.1
 
 
@@ -62,7 +62,7 @@ def test_figure_9_with_three_sizes_takes_lines_and_with_one_none(logits):
     assert three.table["form"].tolist() == ["per-lr-linear"]
     assert three.claims[0].verdict is HOLDS
     one = by_name(logit_law(only((16,)), at_shares=()))
-    assert {claim.verdict for claim in one.values()} == {UNTOLD}
+    assert {claim.verdict for claim in one.values()} == {CANNOT_TELL}
     with pytest.raises(ValueError, match="at_share must be a share of the steps"):
         logit_law(logits, at_share=0.0)
 
@@ -96,7 +96,7 @@ def test_figure_11_says_rises_where_gradients_rise_and_cannot_tell_without_them(
     assert answer.claims[0].verdict is FAILS
     assert "mlp_in of all blocks" in answer.claims[0].sentence
     none = by_name(gradient_scale(made, kind="qkv"))
-    assert {claim.verdict for claim in none.values()} == {UNTOLD}
+    assert {claim.verdict for claim in none.values()} == {CANNOT_TELL}
 
 
 def test_figure_c1_recovers_growth_with_rate_and_depth_and_none_with_n():
@@ -113,7 +113,7 @@ def test_figure_c1_recovers_growth_with_rate_and_depth_and_none_with_n():
     assert depth.numbers["value"] == pytest.approx(0.5, abs=0.03)
     assert len(answer.table) == 3 * 5 * 3
     none = by_name(block_outputs({"sweep": records()}))
-    assert {claim.verdict for claim in none.values()} == {UNTOLD}
+    assert {claim.verdict for claim in none.values()} == {CANNOT_TELL}
 
 
 def grown(of_norms, of_cosine):
@@ -139,5 +139,5 @@ def test_figure_e1_tells_norms_from_alignment():
     _, aligned = logit_growth(grown(0.1, 0.5)).claims
     assert aligned.verdict is FAILS
     none = by_name(logit_growth({"sweep": records()}))
-    assert {claim.verdict for claim in none.values()} == {UNTOLD}
+    assert {claim.verdict for claim in none.values()} == {CANNOT_TELL}
     assert "q_rms_layer0" in next(iter(none.values())).sentence

@@ -12,7 +12,7 @@ from foretune.analysis.wortsman.gradients.gradient_traces import gradient_traces
 from foretune.analysis.wortsman.logits.attention_growth import attention_traces
 from foretune.analysis.wortsman.logits.output_logits import output_logit_traces
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 TWINS = {"without": {"model.qk_norm": False}, "with": {"model.qk_norm": True}}
 
@@ -51,7 +51,7 @@ def test_figure_2_says_the_opposite_of_the_opposite_and_nothing_without_logits(t
         {"sweep": dataclasses.replace(twins["sweep"], telemetry=bare)}, TWINS
     ).claims
     assert loss.verdict is HOLDS
-    assert logits.verdict is UNTOLD
+    assert logits.verdict is CANNOT_TELL
     with pytest.raises(ValueError, match="rungs must be among 16, 32, 64, got '48'"):
         attention_traces(twins, TWINS, rungs=[48])
 
@@ -80,7 +80,7 @@ def test_figure_4_finds_drift_its_cure_and_late_divergence():
     assert found["late divergence, neither"].verdict is HOLDS
     assert found["output logits at the end, z-loss against neither"].verdict is HOLDS
     exchanged = by_name(output_logit_traces(made, OUTPUTS, reference="z-loss"))
-    assert exchanged["drift of the output logits, z-loss"].verdict is UNTOLD
+    assert exchanged["drift of the output logits, z-loss"].verdict is CANNOT_TELL
     assert exchanged["late divergence, z-loss"].verdict is FAILS
     assert exchanged["output logits at the end, neither against z-loss"].verdict is FAILS
 
@@ -89,9 +89,9 @@ def test_figure_4_without_detail_says_what_to_switch_on():
     answer = output_logit_traces({"sweep": records(OUTPUTS.values())}, OUTPUTS)
     drift, late, held = answer.claims
     assert (drift.verdict, late.verdict, held.verdict) == (
-        UNTOLD,
+        CANNOT_TELL,
         FAILS,
-        UNTOLD,
+        CANNOT_TELL,
     )
     assert "no run recorded logits_mean; set telemetry_detail=true" in drift.sentence
     by_name(answer)
@@ -124,7 +124,7 @@ def test_figure_12_finds_which_epsilon_is_better_at_the_highest_rate():
     assert gradient.numbers["value"] == pytest.approx(1.9, abs=0.1)
     assert len(answer.table) == 3 * 3 * 5
     calm = epsilon_traces({"sweep": made}, EPSILONS, lr=1e-2)
-    assert calm.claims[0].verdict is UNTOLD
+    assert calm.claims[0].verdict is CANNOT_TELL
     with pytest.raises(ValueError, match=r"variants must each set optimizer\.epsilon"):
         epsilon_traces({"sweep": made}, {"1e-15": EPSILONS["1e-15"]})
 
@@ -149,14 +149,14 @@ def test_figure_13_compares_updates_while_gradients_are_below_epsilon():
     assert set(answer.table["block"]) == {"0", "1"}
     far = records([{"optimizer.epsilon": 1e-12}], columns=columns)
     (claim,) = by_name(gradient_traces({"sweep": far})).values()
-    assert claim.verdict is UNTOLD
+    assert claim.verdict is CANNOT_TELL
     assert "the smallest stand at" in claim.sentence
     (claim,) = by_name(gradient_traces({"sweep": records()})).values()
-    assert claim.verdict is UNTOLD
+    assert claim.verdict is CANNOT_TELL
 
 
 @pytest.mark.parametrize("figure", [attention_traces, output_logit_traces])
 def test_a_sweep_without_an_ended_run_is_no_error(figure, twins):
     nothing = dataclasses.replace(twins["sweep"], trials=twins["sweep"].trials.iloc[:0])
     found = by_name(figure({"sweep": nothing}, TWINS))
-    assert {claim.verdict for claim in found.values()} == {UNTOLD}
+    assert {claim.verdict for claim in found.values()} == {CANNOT_TELL}

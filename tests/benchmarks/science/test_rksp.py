@@ -62,9 +62,9 @@ def test_a_run_of_the_bank_is_the_one_that_its_row_describes():
     for part in ("core", "ternary", "images", "text"):
         for trial in trials[trials["part"] == part].tail(1).to_dict("records"):
             run = run_of(trial)
-            told = (run.seed, run.model.width, run.model.qk_norm, run.data.name, run.batch_size)
+            own = (run.seed, run.model.width, run.model.qk_norm, run.data.name, run.batch_size)
             names = ("seed", "model.width", "model.qk_norm", "data.name", "batch_size")
-            assert told == tuple(trial[name] for name in names)
+            assert own == tuple(trial[name] for name in names)
             assert run.quantization.format == trial["quantization.format"]
 
 

@@ -21,8 +21,8 @@ def test_a_command_whose_output_nobody_reads_says_nothing(tmp_path, words):
     os.close(reader)
     process = command(*words, cwd=tmp_path, stdout=writer)
     os.close(writer)
-    _, told = process.communicate()
-    assert (process.returncode, told) == (141, "")
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (141, "")
 
 
 @pytest.mark.slow
@@ -34,6 +34,6 @@ def test_a_sweep_whose_reader_has_gone_says_how_to_go_on(tmp_path):
     assert process.stdout.readline() == "foretune sweep lr -> sweep\n"
     process.stdout.close()
     with process.stderr:
-        told = process.stderr.read()
+        errors = process.stderr.read()
     sentence = f"foretune: Interrupted; continue with: foretune resume {tmp_path / 'sweep'}\n"
-    assert (process.wait(), told) == (130, sentence)
+    assert (process.wait(), errors) == (130, sentence)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from commands import DIGITS, TEXT, call, refused, told, train
+from commands import DIGITS, TEXT, call, printed_numbers, refused, train
 
 from foretune.models.export.reference_decoder import decode
 from foretune.models.export.save import load_model
@@ -60,7 +60,7 @@ def test_a_safetensors_file_is_the_trained_model(
     line = f"export '{run_dir}' --packing {packing} --out '{path}'"
     code, out, err = call(capsys, line)
     assert (code, err) == (0, "")
-    mine, recorded, loaded, difference = told(out)
+    mine, recorded, loaded, difference = printed_numbers(out)
     outcome = json.loads((run_dir / "outcome.json").read_text())
     assert mine == loaded == recorded == pytest.approx(outcome["final_val_loss"], abs=1e-6)
     assert difference <= 1e-5
@@ -88,7 +88,7 @@ def test_a_gguf_file_is_the_trained_model(capsys, trained, quantizer, packing):
     path = run_dir / f"{run_dir.name}-{packing}.gguf"
     assert out.endswith(f"written: {path}\n")
     assert "not packed" not in out
-    mine, recorded, loaded, _ = told(out)
+    mine, recorded, loaded, _ = printed_numbers(out)
     assert mine == recorded
     assert loaded == mine
     assert compared(run_dir, path).largest_difference == 0.0
@@ -98,7 +98,7 @@ def test_scales_in_fp32_leave_a_gguf_file_near_the_trained_model(capsys, trained
     """Rounded to fp16 (relative error 2^-11), which the int8 rounding of inputs enlarges."""
     run_dir = trained("lm-llama", "ternary-mean-bare", **{"quantization.scale_dtype": "float32"})
     code, out, _ = call(capsys, f"export '{run_dir}' --format gguf")
-    mine, _, loaded, _ = told(out)
+    mine, _, loaded, _ = printed_numbers(out)
     assert code == 0
     assert loaded == pytest.approx(mine, abs=1e-3)
     found = compared(run_dir, run_dir / f"{run_dir.name}-base3.gguf")
@@ -110,7 +110,7 @@ def test_a_file_that_differs_says_why_and_how_to_avoid_it(capsys, trained, tmp_p
     changes = {"quantization.scale_dtype": "float32"}
     run_dir = trained("lm-llama", "ternary-mean-bare", **changes)
     _, out, _ = call(capsys, f"export '{run_dir}' --format gguf --out '{tmp_path}/a.gguf'")
-    assert told(out)[3] > 1e-3
+    assert printed_numbers(out)[3] > 1e-3
     assert f"{said}GGUF keeps scales in fp16, which can flip int8 roundings of inputs" in out
     assert "training with --set quantization.scale_dtype=float16 avoids it" in out
     _, out, _ = call(capsys, f"export '{run_dir}' --out '{tmp_path}/a.safetensors'")

@@ -1,4 +1,4 @@
-"""Signals end a sweep's block with the farewell, whatever fails because of them."""
+"""Signals end a sweep's block with the note, whatever fails because of them."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def interruption():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_a_keyboard_interrupt_with_the_farewell(number):
+def test_a_signal_is_a_keyboard_interrupt_with_the_note(number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt, match="go on with resume"), interruption():
         signal.raise_signal(number)

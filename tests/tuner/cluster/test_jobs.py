@@ -72,7 +72,7 @@ def free_ports(count):
 def head():
     """URL and temporary folder of a head started as an administrator would, with a token."""
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        # Ray can't be told to choose all its ports; another process may take one before it does.
+        # Ray can't be made to choose all its ports; another process may take one before it does.
         for _ in range(5):
             process, url = start_head(folder)
             try:
@@ -121,7 +121,7 @@ def _own_environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout whose command prints, sleeps and exits as told, with a virtual environment."""
+    """A checkout whose command prints, sleeps and exits as asked, with a virtual environment."""
     root = tmp_path / "checkout"
     (root / PACKAGE).mkdir(parents=True)
     (root / PACKAGE / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""Epochs in random order: a bijection of any size, and no order that could be told from chance."""
+"""Epochs in random order: a bijection of any size, and no order that differs from chance."""
 
 import itertools
 

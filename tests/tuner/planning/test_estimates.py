@@ -11,7 +11,7 @@ from foretune.models.nets.activation_memory import activation_bytes
 from foretune.tuner.config.override import override
 from foretune.tuner.config.presets import lm_paper, lm_tiny, vit_tiny
 from foretune.tuner.planning.dry_run import print_plan
-from foretune.tuner.planning.estimates import by_size, estimate, estimate_lines, in_bytes, in_hours
+from foretune.tuner.planning.estimates import by_size, cost_lines, cost_of, in_bytes, in_hours
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.records.files import MetricsFile
@@ -41,15 +41,15 @@ def test_an_estimate_adds_up_over_the_trials_of_a_size():
 def test_a_size_with_several_models_tells_of_the_largest():
     plain = at(lm_tiny(50), 16)
     (both,) = by_size([plain, override(plain, {"model.qk_norm": True})])
-    assert both.n_params == estimate(plain).n_params + 2 * 16 * 3
-    assert both.activation_bytes > estimate(plain).activation_bytes
+    assert both.n_params == cost_of(plain).n_params + 2 * 16 * 3
+    assert both.activation_bytes > cost_of(plain).activation_bytes
 
 
 def test_micro_batches_and_bfloat16_take_less_memory_and_cost_the_same():
     run = override(lm_tiny(50), {"batch_size": 32, "micro_batch_size": 32})
-    small_parts = estimate(override(run, {"micro_batch_size": 8}))
-    half = estimate(override(run, {"precision": "bfloat16"}))
-    whole = estimate(run)
+    small_parts = cost_of(override(run, {"micro_batch_size": 8}))
+    half = cost_of(override(run, {"precision": "bfloat16"}))
+    whole = cost_of(run)
     assert small_parts.flops == half.flops == whole.flops
     assert 4 * small_parts.activation_bytes == whole.activation_bytes
     assert half.activation_bytes < whole.activation_bytes
@@ -63,20 +63,20 @@ def test_records_take_the_bytes_that_were_estimated(text, tmp_path, changes):
     train(run, sink, device="cpu")
     sink.close()
     written = (tmp_path / "metrics.jsonl").stat().st_size
-    assert estimate(run).row_bytes - 2500 == pytest.approx(written, rel=0.1)
+    assert cost_of(run).row_bytes - 2500 == pytest.approx(written, rel=0.1)
 
 
 def test_tokens_that_are_written_once_are_told_with_their_bytes():
     """T5's 32,101 tokens fit two bytes, source A's 1e5 steps of 256 x 512 tokens are 24.4 GiB."""
-    lines = estimate_lines([at(lm_paper(), 256), at(lm_paper(), 512)])
-    told = [line for line in lines if line.startswith("c4: ")]
-    assert len(told) == 1
-    assert "1.31e+10 tokens of allenai/c4" in told[0]
-    assert "24.4 GiB" in told[0]
+    lines = cost_lines([at(lm_paper(), 256), at(lm_paper(), 512)])
+    own = [line for line in lines if line.startswith("c4: ")]
+    assert len(own) == 1
+    assert "1.31e+10 tokens of allenai/c4" in own[0]
+    assert "24.4 GiB" in own[0]
 
 
 def test_every_size_has_a_line_of_its_own_and_the_sums_follow():
-    lines = estimate_lines([at(lm_tiny(50), size) for size in (16, 32, 64)])
+    lines = cost_lines([at(lm_tiny(50), size) for size in (16, 32, 64)])
     assert [line.split()[0] for line in lines[:5]] == ["size", "16", "32", "64", "all"]
     assert len({len(line) for line in lines[:5]}) == 1
     assert lines[5].startswith("3 trials, ")
@@ -86,18 +86,18 @@ def test_every_size_has_a_line_of_its_own_and_the_sums_follow():
 
 def test_ladders_are_kept_apart_and_images_are_no_tokens():
     deep = override(lm_tiny(50), {"model.ladder": "depth", "model.depth": 2})
-    lines = estimate_lines([at(lm_tiny(50), 16), deep])
+    lines = cost_lines([at(lm_tiny(50), 16), deep])
     assert [line.split()[:2] for line in lines[1:3]] == [["depth", "2"], ["width", "16"]]
     assert " tokens " in lines[0]
-    assert " images " in estimate_lines([vit_tiny(50)])[0]
+    assert " images " in cost_lines([vit_tiny(50)])[0]
 
 
 def test_examples_stand_for_as_many_trials_as_there_will_be():
     runs = [at(lm_tiny(50), 16, seed=seed) for seed in range(4)]
-    lines, more = estimate_lines(runs), estimate_lines(runs, trials=40)
+    lines, more = cost_lines(runs), cost_lines(runs, trials=40)
     assert lines[2].startswith("4 trials, ")
     assert more[2].startswith("40 trials, ")
-    assert f"{40 * estimate(runs[0]).flops:.2e} FLOP" in more[2]
+    assert f"{40 * cost_of(runs[0]).flops:.2e} FLOP" in more[2]
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class AskingNet(nn.Module):
 
 def test_a_model_of_one_s_own_has_its_memory_told_where_it_can_be(text):
     run = small(text)
-    assert estimate(override(run, {"model": Bigram()})).activation_bytes > 4 * 4 * 4 * 16 * 256
-    lines = estimate_lines([override(run, {"model": Asking()})])
+    assert cost_of(override(run, {"model": Bigram()})).activation_bytes > 4 * 4 * 4 * 16 * 256
+    lines = cost_lines([override(run, {"model": Asking()})])
     assert "  -  " in lines[1]
 
 
@@ -139,9 +139,9 @@ def test_a_dry_run_needs_no_data(capsys):
         Plan(space, overrides=paper).runs()
     search = Plan(space, overrides=paper, search="optuna", num_samples=9)
     assert print_plan(search, Execution()) == 0
-    told = capsys.readouterr().out
-    assert "9 trials, which Optuna chooses" in told
-    assert "data not opened: tokens" in told
+    output = capsys.readouterr().out
+    assert "9 trials, which Optuna chooses" in output
+    assert "data not opened: tokens" in output
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def execution(learnt, above=0.95):
 
 def test_what_the_law_forecasts_to_be_unstable_is_skipped_and_the_rest_is_not(text, learnt):
     runs = described(text, [(96, lr) for lr in LRS])
-    ends, told = skips(runs, execution(learnt))
+    ends, sentences = skips(runs, execution(learnt))
     rates = {r.run_id: r.run.optimizer.lr for r in runs}
     # The law: 0.05 (330,000 / 10,000)^-0.5 = 0.009.
     assert {rates[name] for name in ends} == {3e-2, 1e-1, 3e-1}
@@ -41,24 +41,24 @@ def test_what_the_law_forecasts_to_be_unstable_is_skipped_and_the_rest_is_not(te
             f"max_attention_logit is expected to reach 100 at "
         )
         json.dumps(end.to_json(), allow_nan=False)
-    assert told[0] == (
-        f"--skip-above 0.95 does not start 3 of 5 runs, which the law of {learnt} forecasts to be "
+    assert sentences[0] == (
+        f"skip_above 0.95 does not start 3 of 5 runs, which the law of {learnt} forecasts to be "
         f"unstable:"
     )
-    assert told[1].startswith("  size 96: 3 at learning rates 0.03, 0.1, 0.3, the least ")
-    assert len(told) == 2
+    assert sentences[1].startswith("  size 96: 3 at learning rates 0.03, 0.1, 0.3, the least ")
+    assert len(sentences) == 2
 
 
 def test_runs_of_which_the_law_cannot_tell_are_run_and_it_says_why(text, learnt):
     fixed = described(text, [(96, 3e-1), (96, 1e-1)], **{"model.qk_norm": True})
     longer = described(text, [(96, 3e-1)], steps=40)
     far = described(text, [(512, 3e-1)])
-    ends, told = skips([*fixed, *longer, *far], execution(learnt))
+    ends, sentences = skips([*fixed, *longer, *far], execution(learnt))
     assert ends == {}
-    first, *rest = told
-    assert first.startswith("--skip-above 0.95 does not start 0 of 4 runs, ")
+    first, *rest = sentences
+    assert first.startswith("skip_above 0.95 does not start 0 of 4 runs, ")
     assert rest[0] == (
-        "--skip-above 0.95 cannot tell for 2 of 4 runs, which are run: no family of runs there has "
+        "skip_above 0.95 cannot tell for 2 of 4 runs, which are run: no family of runs there has "
         "the same model.qk_norm."
     )
     assert "has the same steps" in rest[1]
@@ -92,9 +92,9 @@ def test_a_sweep_begins_the_others_alone_and_its_records_say_so(
     )  # fmt: skip
     assert result.outcomes == {"finished": 1, "stopped": 1}
     assert result.exit_code == 0
-    told = capfd.readouterr().out
-    assert "does not start 1 of 2 runs" in told
-    assert "[2/2]" in told
+    output = capfd.readouterr().out
+    assert "does not start 1 of 2 runs" in output
+    assert "[2/2]" in output
     records = load(result.directory)
     row = records.trials.set_index("outcome").loc["stopped"]
     assert (row["optimizer.lr"], row["last_step"], row["forecast_step"]) == (3e-1, 0, 0)

@@ -10,7 +10,9 @@ from short_runs import Bigram, assert_finite, finish, without_time
 from torch import nn
 
 from foretune.analysis.inside_run.landmark import read_landmarks
+from foretune.argument_error import flags
 from foretune.models import Tap
+from foretune.tuner.cli.main import flag
 from foretune.tuner.config.override import override
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.run import Run
@@ -55,14 +57,16 @@ def audited(text, tmp_path_factory):
 
 def test_a_high_learning_rate_is_stopped_at_the_very_step_with_a_reason(stopped):
     outcome, rows = stopped
-    told = outcome.forecast
+    forecast = outcome.forecast
     assert outcome.outcome == "stopped"
-    assert outcome.step == told["step"] + 1 < 0.3 * STEPS
-    assert outcome.reason == told["reason"]
-    start = f"forecast to end unstable with probability {told['probability']:.3f}, above "
-    assert outcome.reason.startswith(f"{start}{told['threshold']:.3f}: largest attention logit ")
-    assert told["probability"] > told["threshold"]
-    assert not told["audited"]
+    assert outcome.step == forecast["step"] + 1 < 0.3 * STEPS
+    assert outcome.reason == forecast["reason"]
+    start = f"forecast to end unstable with probability {forecast['probability']:.3f}, above "
+    assert outcome.reason.startswith(
+        f"{start}{forecast['threshold']:.3f}: largest attention logit "
+    )
+    assert forecast["probability"] > forecast["threshold"]
+    assert not forecast["audited"]
     *before, (last, row) = rows
     assert [step for step, _ in before] == list(range(outcome.step))
     # How far it got is a bound of its end.
@@ -156,12 +160,14 @@ def test_where_the_forecast_cannot_tell_it_says_why(text):
         "update": [lm(text, telemetry_every=300)],
     }  # fmt: skip
     every = [lm(text), *(run for some in runs.values() for run in some)]
-    told = [
-        f"--stopper forecast cannot tell for {len(some)} of {len(every)} runs, which run without "
+    sentences = [
+        f"stopper forecast cannot tell for {len(some)} of {len(every)} runs, which run without "
         f"it: {why}."
         for why, some in runs.items()
     ]
-    assert limits(stop, every) == told
+    assert limits(stop, every) == sentences
+    with flags(flag):
+        assert limits(stop, every) == [f"--{sentence}" for sentence in sentences]
     assert [stop.judge(run) is None for run in every] == [False] + [True] * (len(every) - 1)
 
 
@@ -177,7 +183,7 @@ def test_sizes_beyond_the_fitted_ones_are_judged_and_said_to_be(text, times, far
     largest = read_landmarks().about["horizon"]["n_params"][1]
     size = 16 * round((times * largest / 36) ** 0.5 / 16)
     (sentence,) = limits(stop, [lm(text), lm(text, size=size)])
-    assert sentence.startswith("--stopper forecast extrapolates for 1 of 2 runs: ")
+    assert sentence.startswith("stopper forecast extrapolates for 1 of 2 runs: ")
     assert ("never tested" in sentence) == far
     assert stop.judge(lm(text, size=size)) is not None
 

@@ -69,9 +69,9 @@ def test_records_name_the_dial_and_ladders_are_families(swept):
 
 def test_a_forecast_counts_parameters_on_the_ladder_that_it_speaks_of(swept, capsys):
     ask(swept, 6, lr=1e-2)
-    told = capsys.readouterr().out
-    assert f"size 6 ({count(at_size(ON_DEPTH, 6)).n_params:,} parameters" in told
-    assert "ladder depth; width 16" in told
+    output = capsys.readouterr().out
+    assert f"size 6 ({count(at_size(ON_DEPTH, 6)).n_params:,} parameters" in output
+    assert "ladder depth; width 16" in output
     with pytest.raises(ValueError, match=r"^at model.depth must be left out where size sets"):
         ask(swept, 6, at=["model.depth=3"])
     assert capsys.readouterr().out == ""
@@ -85,20 +85,20 @@ def test_a_forecast_on_the_joint_ladder(swept, tmp_path, capsys):
             (half / "runs").mkdir(parents=True, exist_ok=True)
             (half / "runs" / run.name).symlink_to(run)
     ask(half, 64)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     model = TransformerConfig(width=64, depth=4, ladder="joint")
-    assert f"size 64 ({count(model).n_params:,} parameters" in told
-    assert "ladder joint" in told
-    assert "width" not in told
+    assert f"size 64 ({count(model).n_params:,} parameters" in output
+    assert "ladder joint" in output
+    assert "width" not in output
 
 
 def test_tables_and_backtests_know_both_ladders(swept, capsys):
     table = [line.split()[:2] for line in end_table(load(swept).trials).splitlines()[2:]]
     assert table == [["depth", size] for size in "124"] + [["joint", s] for s in ("16", "32", "48")]
     assert backtest(swept, share=0.2) == 0
-    told = capsys.readouterr().out
-    assert "Across scale, model.ladder=depth" in told
-    assert "Across scale, model.ladder=joint" in told
+    output = capsys.readouterr().out
+    assert "Across scale, model.ladder=depth" in output
+    assert "Across scale, model.ladder=joint" in output
 
 
 def test_the_ladder_is_set_before_the_size_wherever_it_is_from():

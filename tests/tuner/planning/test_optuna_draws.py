@@ -1,4 +1,4 @@
-"""Optuna's draws on a real study: what it is told, what is drawn again, what a resume rebuilds."""
+"""Optuna's draws on a real study: what it learns, what is drawn again, what a resume rebuilds."""
 
 import json
 import warnings
@@ -58,7 +58,7 @@ def loss_of(facts):
     return 2 + (facts.run.optimizer.lr / 0.01 - 1) ** 2 / 10
 
 
-def told(draws):
+def study_of(draws):
     return draws._study.study.get_trials()
 
 
@@ -81,12 +81,12 @@ def test_a_draw_is_written_down_with_its_number_and_what_optuna_chose(draws):
     first, second = search.draw(), search.draw()
     for number, facts in enumerate([first, second]):
         written = json.loads((search._runs_dir / facts.run_id / "run.json").read_text())
-        assert written["draw"] == {"number": number, "params": told(search)[number].params,
+        assert written["draw"] == {"number": number, "params": study_of(search)[number].params,
             "rejected": []}  # fmt: skip
         assert from_config(written["config"]) == facts.run
         assert written["draw"]["params"]["optimizer.lr"] == facts.run.optimizer.lr
         assert written["data_sha256"]
-    assert [t.state for t in told(search)] == [TrialState.RUNNING] * 2
+    assert [t.state for t in study_of(search)] == [TrialState.RUNNING] * 2
     assert search.left == 38
     assert search.label(first).startswith("lr=")
 
@@ -94,14 +94,14 @@ def test_a_draw_is_written_down_with_its_number_and_what_optuna_chose(draws):
 def test_a_finished_run_is_told_as_complete_with_its_objective(draws):
     search = draws()
     end(search, search.draw(), loss=2.5)
-    (trial,) = told(search)
+    (trial,) = study_of(search)
     assert (trial.state, trial.value, trial.constraints) == (TrialState.COMPLETE, 2.5, {})
 
 
 def test_a_diverged_run_is_infeasible_at_a_finite_value(draws):
     search = draws()
     end(search, search.draw(), "diverged", step=7)
-    (trial,) = told(search)
+    (trial,) = study_of(search)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 5.5)
     assert trial.constraints == {DIVERGED: 1.0}
 
@@ -109,7 +109,7 @@ def test_a_diverged_run_is_infeasible_at_a_finite_value(draws):
 def test_a_run_that_a_scheduler_stopped_is_pruned_where_it_got_to(draws):
     search = draws()
     end(search, search.draw(), "stopped", loss=4.0, step=8)
-    (trial,) = told(search)
+    (trial,) = study_of(search)
     assert (trial.state, trial.constraints) == (TrialState.PRUNED, {})
     assert trial.intermediate_values == {8: 4.0}
 
@@ -118,7 +118,7 @@ def test_a_run_that_a_forecast_stopped_is_infeasible_and_an_audited_one_is_not(d
     search = draws()
     end(search, search.draw(), "stopped", 4.0, 8, {**FORECAST, "audited": False})
     end(search, search.draw(), "finished", 3.0, 20, {**FORECAST, "audited": True})
-    stopped, audited = told(search)
+    stopped, audited = study_of(search)
     assert (stopped.state, stopped.constraints) == (TrialState.PRUNED, {UNSTABLE: 0.9})
     assert (audited.state, audited.value, audited.constraints) == (TrialState.COMPLETE, 3.0, {})
 
@@ -126,7 +126,7 @@ def test_a_run_that_a_forecast_stopped_is_infeasible_and_an_audited_one_is_not(d
 def test_a_failed_run_says_nothing(draws):
     search = draws()
     end(search, search.draw(), "failed", step=0)
-    (trial,) = told(search)
+    (trial,) = study_of(search)
     assert (trial.state, trial.values) == (TrialState.FAIL, None)
 
 
@@ -138,12 +138,12 @@ def test_an_impossible_combination_is_told_and_drawn_again(draws):
     rejected = [r for f in found for r in f.draw.rejected]
     assert rejected
     assert all(r.run_id == "" and "head_dim" in r.why for r in rejected)
-    infeasible = [t for t in told(search) if t.constraints == {IMPOSSIBLE: 1.0}]
+    infeasible = [t for t in study_of(search) if t.constraints == {IMPOSSIBLE: 1.0}]
     assert [t.params for t in infeasible] == [r.params for r in rejected]
     assert {t.state for t in infeasible} == {TrialState.PRUNED}
-    assert len(told(search)) == 12 + len(rejected)
-    assert told(draws(space, num_samples=12))[5:9] != []
-    assert same(told(draws(space, num_samples=12)), told(search))
+    assert len(study_of(search)) == 12 + len(rejected)
+    assert study_of(draws(space, num_samples=12))[5:9] != []
+    assert same(study_of(draws(space, num_samples=12)), study_of(search))
 
 
 def test_a_draw_that_a_law_forecasts_to_be_unstable_is_told_and_another_drawn(
@@ -166,12 +166,12 @@ def test_a_draw_that_a_law_forecasts_to_be_unstable_is_told_and_another_drawn(
         folder = search._runs_dir / name
         assert json.loads((folder / "outcome.json").read_text()) == ended.to_json()
         assert json.loads((folder / "run.json").read_text())["config"]["optimizer"]["lr"] > 0.1
-    infeasible = [t for t in told(search) if UNSTABLE in t.constraints]
+    infeasible = [t for t in study_of(search) if UNSTABLE in t.constraints]
     assert {t.state for t in infeasible} == {TrialState.PRUNED}
     assert {t.value for t in infeasible} == {NO_LOSS}
     again = draws(space, num_samples=2, skip=rule)
     assert again.left == 1
-    assert same(told(again), told(search)[: len(told(again))])
+    assert same(study_of(again), study_of(search)[: len(study_of(again))])
 
 
 def test_a_repeated_run_is_told_what_is_known_and_the_space_ends(draws):
@@ -183,10 +183,10 @@ def test_a_repeated_run_is_told_what_is_known_and_the_space_ends(draws):
         found.append(facts)
     assert len(set(names(found))) == len(found) == 4
     assert "Optuna drew 4 of 6 trials: 220 more draws gave no new one" in search.exhausted
-    running = [t for t in told(search) if t.state == TrialState.RUNNING]
+    running = [t for t in study_of(search) if t.state == TrialState.RUNNING]
     assert {t.params["optimizer.lr"] for t in running} == {found[-1].draw.params["optimizer.lr"]}
     end(search, found[-1], loss=1.0)
-    repeated = [t for t in told(search) if t.params == found[-1].draw.params]
+    repeated = [t for t in study_of(search) if t.params == found[-1].draw.params]
     assert len(repeated) > 1
     assert {t.value for t in repeated} == {1.0}
     assert search.draw() is None
@@ -216,7 +216,7 @@ def test_a_study_built_again_goes_on_as_the_one_before(draws, space):
         search = draws(space, out="parts")
         facts = search.draw()
         again = draws(space, out="parts")
-        assert same(told(again), told(search))
+        assert same(study_of(again), study_of(search))
         end(again, facts, loss=loss_of(facts))
         found.append(facts)
     assert names(found) == names(whole)

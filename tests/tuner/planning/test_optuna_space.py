@@ -171,10 +171,10 @@ def test_examples_are_of_every_part_and_of_every_length():
 
 
 def test_sweep_json_says_what_the_domains_are():
-    (told,) = Plan({"optimizer.lr": tune.loguniform(1e-3, 0.1)}, search="optuna").describe()[
+    (text,) = Plan({"optimizer.lr": tune.loguniform(1e-3, 0.1)}, search="optuna").describe()[
         "space"
     ]
-    assert told == {"optimizer.lr": "Float(0.001, 0.1) LogUniform"}
+    assert text == {"optimizer.lr": "Float(0.001, 0.1) LogUniform"}
 
 
 def test_what_no_draw_can_be_is_refused_before_the_start():

@@ -204,8 +204,8 @@ def test_a_space_that_does_not_fit_says_what_to_leave_out(how, sentence):
     with pytest.raises(ValueError, match=r"model\.qk_norm|loss\.z_loss") as refused:
         plan(narrow(GRID, drop=["model.size"]), **how)
     error = refused.value
-    told = error.spelled(flag) if isinstance(error, ArgumentError) else str(error)
-    assert told.startswith(sentence)
+    says = error.spelled(flag) if isinstance(error, ArgumentError) else str(error)
+    assert says.startswith(sentence)
 
 
 def test_with_the_field_dropped_the_intervention_holds():

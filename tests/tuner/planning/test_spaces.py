@@ -96,7 +96,7 @@ def test_a_space_brings_its_preset_or_lm_tiny(tmp_path):
 
 
 def test_model_configs_in_a_space_are_written_down():
-    """Plans with whole models as values can be told as JSON before Ray starts."""
+    """Plans with whole models as values can be written as JSON before Ray starts."""
     space = {"model": tune.grid_search([TransformerConfig(width=16), TransformerConfig(width=32)])}
     base = override(lm_tiny(20), {"schedule": Schedule(warmup_steps=1)})
     assert len(Plan(space, preset=base).runs()) == 2

@@ -118,9 +118,9 @@ def test_a_folder_that_holds_something_says_what_and_the_cure_that_works(tmp_pat
     (tmp_path / "runs").mkdir()
     with pytest.raises(
         ValueError, match="which holds runs of foretune train; name another"
-    ) as told:
+    ) as refused:
         check_new(tmp_path)
-    assert "resume" not in str(told.value)
+    assert "resume" not in str(refused.value)
     (tmp_path / "sweep.json").touch()
     with pytest.raises(
         ValueError, match=f"holds a sweep; continue it with 'foretune resume {tmp_path}"

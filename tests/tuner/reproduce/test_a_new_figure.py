@@ -10,7 +10,7 @@ from foretune.tuner.cli.list import list_names
 from foretune.tuner.reproduce.catalog import FIGURES
 from foretune.tuner.reproduce.figure import Figure
 from foretune.tuner.reproduce.run import plan_part, reproduce
-from foretune.tuner.reproduce.wortsman.judges import Curves, lower, of_variants
+from foretune.tuner.reproduce.wortsman.judges import CurveJudge, lower, of_variants
 from foretune.tuner.reproduce.wortsman.scales import at_scales
 
 BETAS = {
@@ -37,7 +37,7 @@ def drawn(sweeps, variants):
 CURVES = Figure(
     question="Is a short memory of second moments less sensitive to the learning rate?",
     parts=at_scales(second_moments),
-    judge=Curves(
+    judge=CurveJudge(
         title="beta2",
         reference="0.999",
         asks=(lower("sensitivity", "a shorter memory lowers LR sensitivity"),),

@@ -59,11 +59,11 @@ def test_source_as_figures_mean_the_same_sweep_by_the_same_name():
 def reproduced(text, tmp_path_factory):
     """The arguments of a figure that has run once, and what it printed."""
     changes = {**SHORT, "data.path": str(text), "optimizer.lr": 1e-2}
-    out, told = tmp_path_factory.mktemp("reproduced"), io.StringIO()
+    out, output = tmp_path_factory.mktemp("reproduced"), io.StringIO()
     call = {"out": out, "seeds": 1, "overrides": changes, "command": "the command"}
-    with redirect_stdout(told):
+    with redirect_stdout(output):
         assert reproduce(["ternary-decay"], **call) == 0
-    return call, told.getvalue()
+    return call, output.getvalue()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from commands import TEXT, call, told, train
+from commands import TEXT, call, printed_numbers, train
 from ray import tune
 from short_runs import follow, small
 
@@ -80,7 +80,7 @@ def test_a_sweep_keeps_finished_models_where_it_is_asked_to(capsys, tmp_path, mo
         assert (path / "checkpoint" / MODEL_FILE).exists() == (outcome == "finished")
         if outcome == "finished":
             code, out, _ = call(capsys, f"export '{path}'")
-            assert (code, told(out)[3]) == (0, 0.0)
+            assert (code, printed_numbers(out)[3]) == (0, 0.0)
     kept = json.loads((result.directory / "sweep.json").read_text())["execution"]
     assert kept["keep_models"] is True
     assert Execution(**kept) == replace(execution, tracking_uri=kept["tracking_uri"])

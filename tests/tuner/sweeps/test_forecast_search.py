@@ -106,8 +106,8 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_runs_stops_and_bits(searc
     (runs[cut] / "outcome.json").unlink()
     assert resume(searched).exit_code == 0
     again = outcomes(searched)
-    told = ("outcome", "step", "reason", "forecast", "objective")
-    assert {n: [o[f] for f in told] for n, o in again.items()} == {
-        n: [o[f] for f in told] for n, o in whole.items()
+    names = ("outcome", "step", "reason", "forecast", "objective")
+    assert {n: [o[f] for f in names] for n, o in again.items()} == {
+        n: [o[f] for f in names] for n, o in whole.items()
     }
     assert metrics(searched) == traces

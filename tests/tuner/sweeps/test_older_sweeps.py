@@ -53,9 +53,9 @@ def test_parts_of_a_run_are_found_where_their_classes_are_now(older):
 @pytest.mark.parametrize(("name", "runs"), [("grid", 9), ("optuna", 6)])
 def test_they_go_on_and_what_had_ended_stays(older, name, runs):
     before, rows = outcomes(older / name), metrics(older / name)
-    told = here("resume", older / name, cwd=older)
+    output = here("resume", older / name, cwd=older)
     after = outcomes(older / name)
-    assert f"{runs} trials: {runs} finished" in told
+    assert f"{runs} trials: {runs} finished" in output
     assert len(after) == runs > len(before)
     assert {run: after[run] for run in before} == before
     ended = {run: text for run, text in metrics(older / name).items() if run in before}

@@ -44,9 +44,9 @@ def command(text):
 def baseline(tmp_path_factory, command):
     """The folder of a search that nothing interrupted."""
     cwd = tmp_path_factory.mktemp("baseline")
-    told = here(*command, cwd=cwd)
+    output = here(*command, cwd=cwd)
     for words in (f"[{COUNT}/{COUNT}]", f"{COUNT} trials: {COUNT} finished", "\nbest: lr="):
-        assert words in told
+        assert words in output
     return cwd / "sweep"
 
 
@@ -105,10 +105,10 @@ def test_a_search_cut_off_twice_goes_on_to_the_same_runs_and_bits(baseline, comm
 
 
 def test_a_dry_run_says_what_there_is_to_choose_from(command, tmp_path):
-    told = here(*command, "--dry-run", cwd=tmp_path)
-    assert "optimizer.lr            from 0.003 to 0.3, log-uniform" in told
-    assert "model.size              one of 16" in told
-    assert f"{COUNT} trials, which Optuna chooses one after another" in told
+    output = here(*command, "--dry-run", cwd=tmp_path)
+    assert "optimizer.lr            from 0.003 to 0.3, log-uniform" in output
+    assert "model.size              one of 16" in output
+    assert f"{COUNT} trials, which Optuna chooses one after another" in output
     assert not list(tmp_path.iterdir())
 
 

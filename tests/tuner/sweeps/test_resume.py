@@ -38,9 +38,9 @@ def settings(text):
 def baseline(tmp_path_factory, settings):
     """The folder of a sweep by a command that nothing interrupted, in an empty one."""
     cwd = tmp_path_factory.mktemp("baseline")
-    told = here(*SWEEP, *settings, cwd=cwd)
+    output = here(*SWEEP, *settings, cwd=cwd)
     for words in ("[4/4]", "4 trials: 4 finished", "LR sensitivity"):
-        assert words in told
+        assert words in output
     assert len(metrics(cwd / "sweep")) == 4
     return cwd / "sweep"
 
@@ -78,11 +78,11 @@ def test_a_sweep_that_is_killed_and_then_ends_by_sigterm_goes_on_to_the_same_bit
     out = tmp_path / "sweep"
     cut_off((*SWEEP, *settings), out, tmp_path, kill)
     assert any(checkpointed(run_dir) > 0 for run_dir in unfinished_with_checkpoint(out))
-    told = cut_off(
+    output = cut_off(
         ("resume", "sweep"), out, tmp_path, lambda process: interrupt(process, signal.SIGTERM)
     )
-    assert f"continue with: foretune resume {out}" in told
-    assert "unfinished" in told
+    assert f"continue with: foretune resume {out}" in output
+    assert "unfinished" in output
     check_whole(out, baseline)
     with pytest.raises(ValueError, match=r"^out must be a new directory"):
         sweep({"optimizer.lr": 0.1}, out=out)
@@ -95,17 +95,17 @@ def test_a_signal_to_the_group_which_ends_ray_as_well_and_ctrl_c_say_how_to_go_o
     """To the group, in which Ray's own processes are, as timeout and slurm send it. Ray alone would
     end with exit code 1, after a minute."""
     out = tmp_path / "sweep"
-    told = cut_off(
+    output = cut_off(
         (*SWEEP, *settings),
         out,
         tmp_path,
         lambda process: interrupt(process, signal.SIGTERM, group=True),
     )
-    assert told.endswith(f"Interrupted; continue with: foretune resume {out}\n")
-    told = cut_off(
+    assert output.endswith(f"Interrupted; continue with: foretune resume {out}\n")
+    output = cut_off(
         ("resume", "sweep"), out, tmp_path, lambda process: interrupt(process, signal.SIGINT)
     )
-    assert f"continue with: foretune resume {out}" in told
+    assert f"continue with: foretune resume {out}" in output
     check_whole(out, baseline)
 
 

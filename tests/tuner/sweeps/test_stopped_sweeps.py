@@ -41,7 +41,7 @@ SWEEP = (
 def decisions(out):
     """{run id: how it ended}."""
     fields = ("outcome", "step", "forecast", "reason", "objective")
-    return {name: [told[f] for f in fields] for name, told in outcomes(out).items()}
+    return {name: [end[f] for f in fields] for name, end in outcomes(out).items()}
 
 
 def test_a_killed_sweep_stops_the_same_runs_at_the_same_steps(text, tmp_path):
@@ -49,13 +49,13 @@ def test_a_killed_sweep_stops_the_same_runs_at_the_same_steps(text, tmp_path):
         *short(text, STEPS, eval_every=20, sequences=8),
         *("--seeds", "2", "--drop", "model.qk_norm"),
     )
-    told = here(*SWEEP, *settings, cwd=tmp_path)
+    output = here(*SWEEP, *settings, cwd=tmp_path)
     whole = decisions(tmp_path / "sweep")
     stopped = sum(outcome == "stopped" for outcome, *_ in whole.values())
     audited = sum(bool(forecast and forecast["audited"]) for _, _, forecast, *_ in whole.values())
     assert (len(whole), stopped + audited) == (4, 2)  # The two of the higher learning rate.
-    assert f"forecast: {stopped} stopped; " in told
-    assert ("audit: " in told) == (audited > 0)
+    assert f"forecast: {stopped} stopped; " in output
+    assert ("audit: " in output) == (audited > 0)
     cut = tmp_path / "cut"
     cut.mkdir()
     process = start(*SWEEP, *settings, cwd=cut)
@@ -69,12 +69,12 @@ def test_a_killed_sweep_stops_the_same_runs_at_the_same_steps(text, tmp_path):
 
 @pytest.fixture(scope="module")
 def local(text, tmp_path_factory):
-    """Under ASHA, with runs that the forecast can't tell of; what was told, and the folder."""
-    told, threads = io.StringIO(), torch.get_num_threads()
+    """Under ASHA, with runs that the forecast can't tell of; what was printed, and the folder."""
+    output, threads = io.StringIO(), torch.get_num_threads()
     address = os.environ.pop("RAY_ADDRESS", None)
     torch.set_num_threads(1)
     try:
-        with redirect_stdout(told):
+        with redirect_stdout(output):
             result = sweep(
                 {
                     "optimizer.lr": tune.grid_search([3e-3, 1e-2, 3e-1]),
@@ -91,7 +91,7 @@ def local(text, tmp_path_factory):
         torch.set_num_threads(threads)
         if address is not None:
             os.environ["RAY_ADDRESS"] = address
-    return told.getvalue(), result
+    return output.getvalue(), result
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +120,13 @@ def test_the_forecast_stops_before_asha_may(local, fired):
 
 
 def test_it_is_said_before_and_during_the_sweep(local, fired):
-    told, _ = local
+    output, _ = local
     sentence = (
-        r"--stopper forecast cannot tell for 3 of 6 runs, which run without it: it was fitted on "
-        r"runs with steps .*, got 20\."
+        r"(?m)^stopper forecast cannot tell for 3 of 6 runs, which run without it: it was fitted "
+        r"on runs with steps .*, got 20\."
     )
-    assert re.search(sentence, told)
-    assert f"stopped, loss {fired[1]['final_val_loss']:.3f} ({fired[1]['reason']})" in told
+    assert re.search(sentence, output)
+    assert f"stopped, loss {fired[1]['final_val_loss']:.3f} ({fired[1]['reason']})" in output
 
 
 def test_the_sweep_keeps_its_settings_and_its_model(local):
@@ -159,11 +159,11 @@ def test_mlflow_has_the_forecast_as_tags(local, fired):
     name, outcome = fired
     found = children(store(directory), directory)
     tags = found[name].data.tags
-    told = outcome["forecast"]
+    forecast = outcome["forecast"]
     assert {k: v for k, v in tags.items() if k.startswith("foretune.forecast.")} == {
-        "foretune.forecast.probability": f"{told['probability']:.4g}",
-        "foretune.forecast.step": str(told["step"]),
-        "foretune.forecast.reason": told["reason"],
+        "foretune.forecast.probability": f"{forecast['probability']:.4g}",
+        "foretune.forecast.step": str(forecast["step"]),
+        "foretune.forecast.reason": forecast["reason"],
         "foretune.forecast.audited": "false",
     }
     others = (run.data.tags for n, run in found.items() if n != name)

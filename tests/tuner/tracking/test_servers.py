@@ -110,7 +110,7 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(
 
 @pytest.fixture
 def black_hole() -> Iterator[socket.socket]:
-    """A server that never answers; it accepts when it is told to."""
+    """A server that never answers; it accepts when it is asked to."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""train(): what the sink is told, and each number against a computation of its own."""
+"""train(): what the sink gets, and each number against a computation of its own."""
 
 import pytest
 import torch

@@ -25,7 +25,13 @@ from foretune.tuner.config.resolve import resolve
 from foretune.tuner.config.tokens import Data
 from foretune.tuner.data.bigram import bigram_loss
 from foretune.tuner.reproduce.figure import DIGITS, Figure, FigureSweep, FigureSweeps
-from foretune.tuner.reproduce.wortsman.judges import WITHOUT, Curves, lower, of_runs, of_variants
+from foretune.tuner.reproduce.wortsman.judges import (
+    WITHOUT,
+    CurveJudge,
+    lower,
+    of_runs,
+    of_variants,
+)
 from foretune.tuner.reproduce.wortsman.scales import DETAIL, Scale, at_scales
 
 EARLIER = "without qk-layernorm models diverge at lower learning rates as N grows"
@@ -40,7 +46,7 @@ def logits(scale: Scale) -> dict[str, FigureSweep]:
 FIG1 = Figure(
     question="Does qk-layernorm make training less sensitive to the learning rate?",
     parts=at_scales(logits),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure 1: qk-layernorm",
         reference="without qk-layernorm",
         asks=(
@@ -142,7 +148,7 @@ def _head_scales(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E6 = Figure(
     question="Should attention logits be divided by head_dim instead of its root?",
     parts=at_scales(_head_scales),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.6: attention scale",
         reference="1/sqrt(head_dim)",
         below=("sensitivity", "best_loss"),
@@ -171,7 +177,7 @@ def _spans(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E8 = Figure(
     question="Is qk-layernorm better per head or over the whole width?",
     parts=at_scales(_spans),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.8: span of qk-layernorm",
         reference="whole width",
         below=("sensitivity", "best_loss"),
@@ -190,7 +196,7 @@ def _pointwise(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E11 = Figure(
     question="Do attention logits become unstable without a softmax, too?",
     parts=at_scales(_pointwise),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.11: squared-ReLU attention",
         reference="qk-layernorm",
         asks=(

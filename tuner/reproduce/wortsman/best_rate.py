@@ -9,7 +9,7 @@ from foretune.analysis.wortsman.curves.questions import Compare, TrendDifference
 from foretune.search_spaces.wortsman import mup, rms_scaled_lr
 from foretune.tuner.reproduce.figure import Figure, FigureSweep, FigureSweeps
 from foretune.tuner.reproduce.wortsman.attention_logits import logits
-from foretune.tuner.reproduce.wortsman.judges import WITH, WITHOUT, Curves, lower, variants_of
+from foretune.tuner.reproduce.wortsman.judges import WITH, WITHOUT, CurveJudge, lower, variants_of
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 STEADIER = TrendDifference(
@@ -25,7 +25,7 @@ def _parametrizations(scale: Scale, *, qk_norm: bool = True) -> dict[str, Figure
 FIG8 = Figure(
     question="Does muP hold the best learning rate still, and is training any stabler for it?",
     parts=at_scales(_parametrizations),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure 8: muP",
         reference="standard",
         only=("standard", "mup-simple"),
@@ -74,7 +74,7 @@ FIG_E4 = Figure(
 FIG_E5 = Figure(
     question="Which of muP's changes matter?",
     parts=at_scales(_parametrizations),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.5: forms of muP",
         reference="standard",
         below=("sensitivity", "best_lr"),
@@ -101,7 +101,7 @@ def _rms_scaled(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E14 = Figure(
     question="Does a learning rate relative to each tensor's RMS hold the best rate still?",
     parts=at_scales(_rms_scaled),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.14: learning rate relative to the RMS",
         reference="qk-layernorm",
         only=("learning rate x RMS", "qk-layernorm"),

@@ -12,7 +12,7 @@ from foretune.analysis.wortsman.curves.questions import (
 from foretune.search_spaces.wortsman import depth_width
 from foretune.tuner.reproduce.figure import Figure, FigureSweep
 from foretune.tuner.reproduce.wortsman.attention_logits import EARLIER
-from foretune.tuner.reproduce.wortsman.judges import Curves
+from foretune.tuner.reproduce.wortsman.judges import CurveJudge
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
@@ -31,7 +31,7 @@ def _ladders(scale: Scale, *, qk_norm: bool = True) -> dict[str, FigureSweep]:
 FIG7 = Figure(
     question="Does depth raise the sensitivity to the learning rate faster than width does?",
     parts=at_scales(_ladders),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure 7: depth and width",
         reference="width",
         only=("width", "depth"),
@@ -56,7 +56,7 @@ FIG_E2 = Figure(
     question="Without qk-layernorm, do models diverge at lower learning rates as they grow, on "
     "every ladder?",
     parts=at_scales(partial(_ladders, qk_norm=False)),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.2: ladders without qk-layernorm",
         asks=(*GROWS, Trend(measure="best_lr", expected="lower", finding=EARLIER)),
     ),
@@ -64,7 +64,7 @@ FIG_E2 = Figure(
 FIG_E3 = Figure(
     question="Do width and depth together give the lowest loss at the largest size?",
     parts=at_scales(_ladders),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.3: width, depth, both",
         reference="both",
         below=("best_loss",),

@@ -25,7 +25,7 @@ def variants_of(parts: FigureSweeps, only: Sequence[str] = ()) -> Variants:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curves:
+class CurveJudge:
     """The judge of a figure of loss against learning rate."""
 
     title: str

@@ -3,7 +3,7 @@
 from foretune.analysis.wortsman.logits.output_logits import output_logit_traces
 from foretune.search_spaces.wortsman import z_loss
 from foretune.tuner.reproduce.figure import Figure, FigureSweep
-from foretune.tuner.reproduce.wortsman.judges import Curves, lower, of_variants
+from foretune.tuner.reproduce.wortsman.judges import CurveJudge, lower, of_variants
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
@@ -15,7 +15,7 @@ def outputs(scale: Scale) -> dict[str, FigureSweep]:
 FIG3 = Figure(
     question="Do z-loss and weight decay mend the divergence of the output logits?",
     parts=at_scales(outputs),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure 3: z-loss and weight decay",
         reference="neither",
         asks=(

@@ -3,7 +3,7 @@
 from foretune.analysis.wortsman.curves.questions import Compare, Question, TrendDifference
 from foretune.search_spaces.wortsman import batch_size, steps, warmup
 from foretune.tuner.reproduce.figure import Figure, FigureSweep
-from foretune.tuner.reproduce.wortsman.judges import Curves, lower
+from foretune.tuner.reproduce.wortsman.judges import CurveJudge, lower
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
@@ -14,7 +14,7 @@ def _warmups(scale: Scale) -> dict[str, FigureSweep]:
 FIG5 = Figure(
     question="Does a longer warm-up make training less sensitive to the learning rate?",
     parts=at_scales(_warmups),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure 5: warm-up",
         below=("sensitivity", "high_loss"),
         asks=(
@@ -45,7 +45,7 @@ def _lengths(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E7 = Figure(
     question="Does the number of steps change the sensitivity to the learning rate?",
     parts=at_scales(_lengths),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.7: number of steps",
         below=("sensitivity", "high_side"),
         asks=_same_shape("the shape of the curve does not depend on the number of steps"),
@@ -62,7 +62,7 @@ def _batches(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E9 = Figure(
     question="Does the batch size change the sensitivity to the learning rate?",
     parts=at_scales(_batches),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.9: batch size",
         below=("sensitivity", "high_side"),
         asks=_same_shape("the shape of the curve does not depend on the batch size"),

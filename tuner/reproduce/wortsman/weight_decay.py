@@ -3,7 +3,7 @@
 from foretune.analysis.wortsman.curves.questions import Compare
 from foretune.search_spaces.wortsman import weight_decay
 from foretune.tuner.reproduce.figure import Figure, FigureSweep
-from foretune.tuner.reproduce.wortsman.judges import Curves, lower
+from foretune.tuner.reproduce.wortsman.judges import CurveJudge, lower
 from foretune.tuner.reproduce.wortsman.scales import Scale, at_scales
 
 
@@ -16,7 +16,7 @@ FIG6 = Figure(
     question="Is independent weight decay less sensitive to the learning rate than the coupled "
     "form?",
     parts=at_scales(decay_forms),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure 6: forms of weight decay",
         reference="coupled 0.1",
         asks=(
@@ -34,7 +34,7 @@ def _decay_values(scale: Scale) -> dict[str, FigureSweep]:
 FIG_E10 = Figure(
     question="How does the best learning rate move with independent weight decay?",
     parts=at_scales(_decay_values),
-    judge=Curves(
+    judge=CurveJudge(
         title="Figure E.10: weight decay",
         below=("sensitivity", "best_lr"),
         asks=(

@@ -6,7 +6,7 @@ from planted import by_name, decades, noise, records
 from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.curves.intervention_table import interventions, recommended
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 FIELDS = {
     "none": {"kind": "none"},
@@ -69,7 +69,7 @@ def test_without_the_baseline_nothing_is_recommended():
     made = records([FIELDS["cure"]], widths=(64,), loss=loss)
     answer = interventions({"sweep": made}, VARIANTS)
     assert recommended(answer.table).label == ""
-    assert [claim.verdict for claim in answer.claims] == [UNTOLD]
+    assert [claim.verdict for claim in answer.claims] == [CANNOT_TELL]
     assert "no run of none" in answer.claims[0].sentence
     by_name(answer)
     with pytest.raises(ValueError, match="must be among the variants, got 'base'"):
@@ -81,4 +81,4 @@ def test_a_baseline_that_is_best_is_kept():
     pair = {label: VARIANTS[label] for label in ("none", "harm")}
     answer = interventions({"sweep": made}, pair)
     assert recommended(answer.table).label == "none"
-    assert [claim.verdict for claim in answer.claims] == [FAILS, UNTOLD]
+    assert [claim.verdict for claim in answer.claims] == [FAILS, CANNOT_TELL]

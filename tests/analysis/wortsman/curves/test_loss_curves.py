@@ -12,13 +12,13 @@ from foretune.analysis.wortsman.curves.loss_curves import loss_curves
 from foretune.analysis.wortsman.curves.questions import Compare, Trend, TrendDifference
 from foretune.analysis.wortsman.runs import gather
 from foretune.tuner.reproduce.catalog import FIGURES
-from foretune.tuner.reproduce.wortsman.judges import Curves
+from foretune.tuner.reproduce.wortsman.judges import CurveJudge
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 FIXED, BARE = {"model.qk_norm": True}, {"model.qk_norm": False}
 TWINS = {"without": BARE, "with": FIXED}
-QUESTIONS = {n: f.judge.asks for n, f in FIGURES.items() if isinstance(f.judge, Curves)}
+QUESTIONS = {n: f.judge.asks for n, f in FIGURES.items() if isinstance(f.judge, CurveJudge)}
 
 
 def bowl(run, *, tilt=0.12, moving=0.0, sd=0.01):
@@ -48,7 +48,7 @@ def test_figure_1_is_recovered_with_its_sign(twins):
     assert lower.numbers["value"] == pytest.approx(-0.6 * (0.2 + 0.15 * 0.6), abs=0.02)
     assert lower.numbers["size 16"] > lower.numbers["size 64"]
     assert found["LR sensitivity and N, without"].verdict is HOLDS
-    assert found["LR sensitivity and N, with"].verdict is UNTOLD
+    assert found["LR sensitivity and N, with"].verdict is CANNOT_TELL
     assert (
         found["the loss at the two highest learning rates, with against without"].verdict is HOLDS
     )
@@ -71,7 +71,7 @@ def test_no_effect_is_no_verdict_and_is_the_same_within_the_tolerance():
         Compare(measure="best_loss", expected="same", finding="it changes nothing"),
     ]
     lower, equal = loss_curves(same, TWINS, questions=questions).claims
-    assert lower.verdict is UNTOLD
+    assert lower.verdict is CANNOT_TELL
     assert equal.verdict is HOLDS
 
 
@@ -117,7 +117,7 @@ def test_the_best_rate_is_refined_and_its_movement_found():
     falls, holds_still, steadier = answer.claims
     assert falls.verdict is HOLDS
     assert falls.numbers["value"] == pytest.approx(-0.4, abs=0.05)
-    assert holds_still.verdict is UNTOLD
+    assert holds_still.verdict is CANNOT_TELL
     assert steadier.verdict is HOLDS
     smallest = answer.table[(answer.table["variant"] == "moves")].iloc[-1]
     assert smallest["best_lr_refined"] == pytest.approx(10 ** (-2 - 0.4 * 1.2), rel=0.1)
@@ -161,7 +161,7 @@ def test_ladders_are_compared_at_equal_n_and_by_their_slopes():
     found = by_name(loss_curves(made, ladders, questions=QUESTIONS["fig7"], below=("best_loss",)))
     assert found["LR sensitivity and N, depth against width"].verdict is HOLDS
     best = found["the best loss, depth against width, equal N"]
-    assert best.verdict is UNTOLD or best.verdict is HOLDS
+    assert best.verdict is CANNOT_TELL or best.verdict is HOLDS
     assert best.numbers["value"] == pytest.approx(-0.06, abs=0.02)
 
 
@@ -177,34 +177,34 @@ def ladder_records(bend, *, widths=(16, 32, 64)):
     return {"sweep": records(ladders.values(), loss=loss, widths=widths)}, ladders
 
 
-@pytest.mark.parametrize(("bend", "verdict"), [(0.4, HOLDS), (-0.4, HOLDS), (0.0, UNTOLD)])
+@pytest.mark.parametrize(("bend", "verdict"), [(0.4, HOLDS), (-0.4, HOLDS), (0.0, CANNOT_TELL)])
 def test_the_ladder_whose_largest_size_is_forecast_best_is_told(bend, verdict):
     made, ladders = ladder_records(bend)
     found = by_name(loss_curves(made, ladders, questions=QUESTIONS["figE3"]))
     claim = found["the best loss forecast, width against both"]
     assert claim.verdict is verdict
     assert claim.numbers["value"] == pytest.approx(abs(bend), abs=0.01)
-    told = float(claim.sentence.split("width ends ")[1].split()[0])
-    assert told == pytest.approx(bend, abs=0.01)
+    miss = float(claim.sentence.split("width ends ")[1].split()[0])
+    assert miss == pytest.approx(bend, abs=0.01)
 
 
 def test_a_forecast_of_the_largest_size_takes_two_smaller_ones():
     made, ladders = ladder_records(0.4, widths=(16, 64))
     found = by_name(loss_curves(made, ladders, questions=QUESTIONS["figE3"]))
     claim = found["the best loss forecast, width against both"]
-    assert claim.verdict is UNTOLD
+    assert claim.verdict is CANNOT_TELL
     assert "width and both lack three sizes" in claim.sentence
 
 
 def test_what_is_missing_cannot_be_told(twins):
     answer = loss_curves(twins, {"without": BARE, "z-loss": {"loss.z_loss": 1e-4}})
     claim, absent = answer.claims
-    assert (claim.verdict, absent.verdict) == (UNTOLD, UNTOLD)
+    assert (claim.verdict, absent.verdict) == (CANNOT_TELL, CANNOT_TELL)
     assert "no run of z-loss has ended" in claim.sentence
     nothing = dataclasses.replace(twins["sweep"], trials=twins["sweep"].trials.iloc[:0])
     for name, questions in QUESTIONS.items():
         found = loss_curves({"sweep": nothing}, TWINS, questions=questions, title=name)
-        assert {claim.verdict for claim in found.claims} == {UNTOLD}
+        assert {claim.verdict for claim in found.claims} == {CANNOT_TELL}
         by_name(found)
 
 

@@ -10,7 +10,7 @@ from planted import STEPS, by_name, decades, log_n, noise, records
 from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.gradients.epsilon_onset import COST, epsilon_onset
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 LABELS = ("1e-8", "1e-6", "1e-5", "1e-4", "1e-3", "1e-2")
 VARIANTS = {name: {"optimizer.epsilon": float(name)} for name in LABELS}
@@ -67,7 +67,7 @@ def found(answer):
 def test_the_cost_the_share_and_the_formula_are_those_planted(found):
     assert set(found) > LARGE
     assert found["loss with epsilon 1e-2 up to the best rate"].verdict is HOLDS
-    assert found["loss with epsilon 1e-6 up to the best rate"].verdict is UNTOLD
+    assert found["loss with epsilon 1e-6 up to the best rate"].verdict is CANNOT_TELL
     where = found["epsilon over gradient RMS at which loss suffers"]
     assert where.verdict is HOLDS
     # The cost is COST where share / ONSET = 1 + share.
@@ -79,14 +79,14 @@ def test_the_cost_the_share_and_the_formula_are_those_planted(found):
 
 def test_the_size_at_which_the_usual_epsilon_is_met_is_that_of_the_planted_law(found):
     claim = found["gradient RMS at 4.8e+09 parameters"]
-    assert claim.verdict is UNTOLD  # Too far for a forecast, and it says so.
+    assert claim.verdict is CANNOT_TELL  # Too far for a forecast, and it says so.
     assert "limit is 64 times" in claim.sentence
     at = {"width": 16, "lr": 0.3}
     expected = gradient(at) * (4.8e9 / (36 * 16**2)) ** SLOPES[1]
     assert math.log10(claim.numbers["gradient_rms"]) == pytest.approx(math.log10(expected), abs=0.5)
     met = 36 * 16**2 * (gradient(at) / 1e-8) ** (-1 / SLOPES[1])
-    told = float(claim.sentence.split("meets 1e-08 at ")[1].split()[0])
-    assert math.log10(told) == pytest.approx(math.log10(met), abs=0.3)
+    n_params = float(claim.sentence.split("meets 1e-08 at ")[1].split()[0])
+    assert math.log10(n_params) == pytest.approx(math.log10(met), abs=0.3)
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, HOLDS), (1e4, FAILS)])
@@ -116,8 +116,8 @@ def test_updates_that_ignore_epsilon_are_told_from_the_formula():
     sweep = {"epsilon": records(VARIANTS.values(), columns=columns)}
     found = by_name(epsilon_onset(sweep, VARIANTS))
     assert found["updates against r / (r + epsilon)"].verdict is FAILS
-    assert found["epsilon over gradient RMS at which loss suffers"].verdict is UNTOLD
-    assert all(found[name].verdict is UNTOLD for name in LARGE)  # All losses are the same.
+    assert found["epsilon over gradient RMS at which loss suffers"].verdict is CANNOT_TELL
+    assert all(found[name].verdict is CANNOT_TELL for name in LARGE)  # All losses are the same.
 
 
 def test_the_table_and_the_picture_hold_what_the_claims_rest_on(answer):
@@ -139,5 +139,5 @@ def test_what_is_missing_is_said(sweep):
     bare = sweep["epsilon"].telemetry[["run_id", "step", "loss"]]
     lacking = {"epsilon": dataclasses.replace(sweep["epsilon"], telemetry=bare)}
     found = by_name(epsilon_onset(lacking, VARIANTS))
-    assert {claim.verdict for name, claim in found.items() if name not in LARGE} == {UNTOLD}
+    assert {claim.verdict for name, claim in found.items() if name not in LARGE} == {CANNOT_TELL}
     assert found["loss with epsilon 1e-2 up to the best rate"].verdict is HOLDS

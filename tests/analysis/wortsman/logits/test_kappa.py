@@ -9,7 +9,7 @@ from planted import by_name, noise, records
 from foretune.analysis.stats.verdict import Verdict
 from foretune.analysis.wortsman.logits.kappa import forced_logits
 
-HOLDS, FAILS, UNTOLD = Verdict
+HOLDS, FAILS, CANNOT_TELL = Verdict
 
 KAPPAS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4)
 
@@ -56,7 +56,7 @@ def test_each_architecture_has_its_own_onset_and_one_may_have_none():
     assert found["forced against natural logits, early"].verdict is HOLDS
     assert found["forced against natural logits, late"].verdict is FAILS
     assert found["where forced logits begin to hurt, never"].verdict is FAILS
-    assert found["forced against natural logits, never"].verdict is UNTOLD
+    assert found["forced against natural logits, never"].verdict is CANNOT_TELL
 
 
 def test_one_seed_is_wider_and_what_is_missing_cannot_be_told():
@@ -68,10 +68,10 @@ def test_one_seed_is_wider_and_what_is_missing_cannot_be_told():
     made = forced(10.0)
     lost = made.trials.assign(reference_loss=np.nan)
     answer = forced_logits({"LM": dataclasses.replace(made, trials=lost)})
-    assert {claim.verdict for claim in by_name(answer).values()} == {UNTOLD}
+    assert {claim.verdict for claim in by_name(answer).values()} == {CANNOT_TELL}
     assert "no reference loss" in answer.claims[0].sentence
     plain = by_name(forced_logits({"LM": records(widths=(32,))}))
-    assert {claim.verdict for claim in plain.values()} == {UNTOLD}
+    assert {claim.verdict for claim in plain.values()} == {CANNOT_TELL}
     quiet = dataclasses.replace(made, telemetry=made.telemetry[["run_id", "step"]])
     onset, natural, _ = forced_logits({"LM": quiet}).claims
-    assert (onset.verdict, natural.verdict) == (HOLDS, UNTOLD)
+    assert (onset.verdict, natural.verdict) == (HOLDS, CANNOT_TELL)
