@@ -64,6 +64,8 @@ def check_undone(
     `space`, or another argument.
     """
     names = list(names)
+    if not names:
+        return
     now, again = dotted(run), dotted(intervene(run, names))
     for field, value in again.items():
         paths = [p for p in changes if field == p or field.startswith(f"{p}.")]

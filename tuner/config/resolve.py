@@ -4,6 +4,7 @@ overrides."""
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, cast
 
 from foretune.argument_error import Argument, ArgumentError
@@ -85,8 +86,10 @@ def resolve_draw(
         run = _at_size(run, size, in_space=origin.get(SIZE) == SPACE)
     if QUANTIZER in changes:
         run = override(run, {"quantization": _quantization(changes.pop(QUANTIZER))})
-    before, run = dotted(run), intervene(run, names)
-    asked = {*overrides, *changed_fields(before, dotted(run))}
+    asked = set(overrides)
+    if names:
+        before, run = dotted(run), intervene(run, names)
+        asked.update(changed_fields(before, dotted(run)))
     _check_dial(run, changes)
     run = _changed(run, changes, origin)
     check_undone(run, names, changes, origin)
@@ -138,12 +141,10 @@ def _check_dial(run: Run, changes: Mapping[str, Any]) -> None:
     if not has_ladder(run.model):
         return  # No ladder, no dial.
     group, _, dial = SIZE.rpartition(".")
-    own = [f.name for f in fields(cast("Any", run.model))]
+    own = tuple(f.name for f in fields(cast("Any", run.model)))
     for path in changes:
         head, _, word = path.rpartition(".")
-        # By the last name alone: with the group, model.vocab_size would be 0.77 like model.size.
-        is_near = word not in own and get_close_matches(word, [dial, *own], n=1, cutoff=0.75)
-        if is_near == [dial] and head in ("", group):
+        if head in ("", group) and _nearest(word, own, dial) == dial:
             raise ArgumentError(
                 f"There is no field {path}. Did you mean {SIZE}, the ladder's dial? It is ",
                 Argument("sizes"),
@@ -151,6 +152,18 @@ def _check_dial(run: Run, changes: Mapping[str, Any]) -> None:
                 Argument("size"),
                 " of a run.",
             )
+
+
+@cache
+def _nearest(word: str, own: tuple[str, ...], dial: str) -> str:
+    """Which of a model's fields and the dial a word is like that is no field; it may be none.
+
+    By the last name alone: with the group, model.vocab_size would be 0.77 like model.size. Every
+    run of a grid asks the same.
+    """
+    if word in own:
+        return ""
+    return next(iter(get_close_matches(word, [dial, *own], n=1, cutoff=0.75)), "")
 
 
 def _whole(size: Any) -> int:

@@ -5,6 +5,7 @@ Shapes: B sequences, T positions.
 """
 
 import hashlib
+import os
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
@@ -63,7 +64,7 @@ def load_corpus(data: Data) -> Corpus:
     the vocabulary.
     """
     if data.name == "stdlib":
-        return _split_files(standard_library_files())
+        return _standard_library()
     if data.name == "prose":
         return _split_array(np.frombuffer(_language_reference(), dtype=np.uint8))
     if data.name in TOKENISED:
@@ -95,8 +96,18 @@ def standard_library_files() -> list[tuple[str, Path]]:
     """Returns the files of the embedded text by their names, in order."""
     root = Path(sysconfig.get_paths()["stdlib"])
     left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-    named = ((p.relative_to(root), p) for p in root.rglob("*.py"))
-    return sorted((r.as_posix(), p) for r, p in named if not left_out.intersection(r.parts))
+    found: list[Path] = []
+    for folder, inside, names in os.walk(root):
+        # Never walked into: site-packages may hold more files than all the rest.
+        inside[:] = [name for name in inside if name not in left_out]
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted((path.relative_to(root).as_posix(), path) for path in found)
+
+
+@lru_cache(maxsize=1)
+def _standard_library() -> Corpus:
+    """The same text whatever else a `Data` says, so that it is read once."""
+    return _split_files(standard_library_files())
 
 
 def _language_reference() -> bytes:

@@ -7,10 +7,10 @@ run is run.
 
 import time
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from foretune import analysis
+from foretune.analysis.across_scale.chances import Chances
 from foretune.analysis.records.families import LR, Family, families, is_no_factor
 from foretune.analysis.records.run_files import flatten
 from foretune.argument_error import spelled
@@ -31,12 +31,7 @@ class SkipRule:
         records = analysis.load(execution.skip_from)
         self._threshold = execution.skip_above
         self._known = list(families(records.trials))
-
-        @cache
-        def forecast(family: str, n_params: float, lr: float) -> analysis.Prediction:
-            return analysis.predict(records, n_params=n_params, lr=lr, family=family)
-
-        self._forecast = forecast
+        self._chances = Chances(records)
 
     def end(self, run: RunRecord) -> tuple[RunEnd | None, str]:
         """Returns the end of a run that isn't to begin, None for one that is.
@@ -57,10 +52,8 @@ class SkipRule:
             least = min(differences, key=len, default=["its settings"])
             return None, f"no family of runs there has the same {', '.join(least)}"
         family = self._known[differences.index([])]
-        prediction = self._forecast(family.label, float(run.n_params), float(config[LR]))
-        if prediction.probability is None or not 0 <= prediction.probability <= 1:
-            return None, prediction.reason
-        return prediction.probability, prediction.reason
+        chance, why = self._chances.unstable(family.label, float(run.n_params), float(config[LR]))
+        return (None if chance is None or not 0 <= chance <= 1 else chance), why
 
 
 def never_begun(end: RunEnd | None) -> bool:

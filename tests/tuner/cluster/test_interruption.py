@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -82,27 +83,33 @@ with Interruption(lambda: "go on with resume") as interruption:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_leaves_a_call_that_never_ends_once_the_head_is_gone(number):
-    with socket.socket() as head:
-        head.bind(("127.0.0.1", 0))
-        head.listen()
-        address = f"127.0.0.1:{head.getsockname()[1]}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", STUCK, address], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout
-        try:
+def test_it_leaves_a_call_that_never_ends_once_the_head_is_gone():
+    """Two at once, one for each signal, since most of it is waiting."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    with ExitStack() as stack:
+        heads, processes = zip(*(stuck(stack) for _ in numbers), strict=True)
+        for process, number in zip(processes, numbers, strict=True):
             assert process.stdout.readline() == "stuck\n"
             os.kill(process.pid, number)
-            for _ in range(6):  # As often as the head answers, it has all the time.
+        for _ in range(6):  # As often as the head answers, it has all the time.
+            for head in heads:
                 head.accept()[0].close()
+        for head, process in zip(heads, processes, strict=True):
             assert process.poll() is None
             head.close()
+        for process in processes:
             out = process.stdout.read()
-            process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-    assert (process.returncode, out) == (130, "go on with resume\n")
+            assert (process.wait(), out) == (130, "go on with resume\n")
+
+
+def stuck(stack):
+    """Returns a head that listens and a process that watches it; both end with the stack."""
+    head = stack.enter_context(socket.socket())
+    head.bind(("127.0.0.1", 0))
+    head.listen()
+    address = f"127.0.0.1:{head.getsockname()[1]}"
+    process = stack.enter_context(
+        subprocess.Popen([sys.executable, "-c", STUCK, address], stdout=subprocess.PIPE, text=True)
+    )
+    stack.callback(process.kill)
+    return head, process

@@ -24,15 +24,19 @@ from foretune.tuner.records.run_json import run_id
 from foretune.tuner.training.train import Training, train
 
 torch.set_num_threads(1)
-STEPS = 300
+STEPS = 150
+"""With sequences, depth and batches as short as the fitted runs had them."""
+SHORT = {"batch_size": 4, "micro_batch_size": 4, "data.sequence_length": 32, "model.depth": 2}
 TOO_HIGH, GOOD = 3e-1, 1e-2
+PER_SQUARE = 12 * SHORT["model.depth"]
+"""Parameters of a model by the square of its width."""
 STOP = Execution(stopper="forecast", audit=0.0)
 AUDIT = Execution(stopper="forecast", audit=1.0)
 
 
 def lm(text, lr=GOOD, *, size=32, steps=STEPS, **changes):
     data = {"data.name": "text", "data.path": str(text), "data.validation_sequences": 8}
-    fields = {"steps": steps, "eval_every": 5, "optimizer.lr": lr, **data, **changes}
+    fields = {"steps": steps, "eval_every": 5, "optimizer.lr": lr, **SHORT, **data, **changes}
     return resolve("lm-tiny", size=size, overrides=fields)
 
 
@@ -156,8 +160,8 @@ def test_where_the_forecast_cannot_tell_it_says_why(text):
         ],
         f"it was fitted on runs with model.depth {spoken(high['model.depth'])}, which this run "
         f"has not": [own(text, Attends())],
-        "telemetry_every=300 reads the attention logits of 300 steps once, before the first "
-        "update": [lm(text, telemetry_every=300)],
+        f"telemetry_every={STEPS} reads the attention logits of {STEPS} steps once, before the "
+        f"first update": [lm(text, telemetry_every=STEPS)],
     }  # fmt: skip
     every = [lm(text), *(run for some in runs.values() for run in some)]
     sentences = [
@@ -181,7 +185,7 @@ def test_sizes_beyond_the_fitted_ones_are_judged_and_said_to_be(text, times, far
     stop = stopper_of(STOP)
     assert stop is not None
     largest = read_landmarks().about["horizon"]["n_params"][1]
-    size = 16 * round((times * largest / 36) ** 0.5 / 16)
+    size = 16 * round((times * largest / PER_SQUARE) ** 0.5 / 16)
     (sentence,) = limits(stop, [lm(text), lm(text, size=size)])
     assert sentence.startswith("stopper forecast extrapolates for 1 of 2 runs: ")
     assert ("never tested" in sentence) == far
@@ -192,7 +196,7 @@ def test_sizes_far_beyond_cannot_be_judged(text):
     stop = stopper_of(STOP)
     assert stop is not None
     largest = read_landmarks().about["horizon"]["n_params"][1]
-    size = 16 * round((70 * largest / 36) ** 0.5 / 16)
+    size = 16 * round((70 * largest / PER_SQUARE) ** 0.5 / 16)
     (sentence,) = limits(stop, [lm(text, size=size)])
     assert "cannot tell for 1 of 1 runs" in sentence
     assert "n_params" in sentence
@@ -216,10 +220,11 @@ def test_bad_settings_are_sentences(fields, sentence):
 
 
 def command(text, out, lr, more=""):
+    short = " ".join(f"{name}={value}" for name, value in SHORT.items())
     settings = f"steps={STEPS} optimizer.lr={lr} data.name=text data.path='{text}'"
     return (
         f"train lm-tiny --size 32 --device cpu --out '{out}' --stopper forecast {more} "
-        f"--set {settings} data.validation_sequences=8 eval_every=5"
+        f"--set {settings} data.validation_sequences=8 eval_every=5 {short}"
     )
 
 

@@ -21,11 +21,10 @@ from foretune.tuner.sweeps.sweep import sweep
 from foretune.tuner.tracking.sender import sync
 from foretune.tuner.training.train import train
 
-SPACE = {
-    "optimizer.lr": tune.grid_search([1e-2, 3e-2]),
-    "model.qk_norm": tune.grid_search([False, True]),
-    "model.size": tune.grid_search([16]),
-}
+SPACE = [
+    {"optimizer.lr": rate, "model.qk_norm": cured, "model.size": 16}
+    for rate, cured in ((1e-2, False), (3e-2, True))
+]
 OUTCOMES = {"finished", "diverged", "stopped", "failed"}
 NAN_MODEL = '''
 """A user's model: a transformer whose seventh training forward is NaN."""
@@ -120,7 +119,7 @@ def mlflow_statuses(directory):
 
 def test_a_sweep_finishes_with_complete_records(local, overrides):
     assert local.exit_code == 0
-    assert dict(local.outcomes) == {"finished": 4}
+    assert dict(local.outcomes) == {"finished": 2}
     planned = {run_id(run) for run in Plan(SPACE, overrides=overrides).runs()}
     for name in planned:
         run_dir = local.directory / "runs" / name
@@ -139,14 +138,14 @@ def test_tables_hold_every_run_and_every_row(local):
     trials = pd.read_parquet(local.directory / "trials.parquet")
     telemetry = pd.read_parquet(local.directory / "telemetry.parquet")
     assert set(trials["run_id"]) == set(rows(local.directory))
-    assert len(telemetry) == 4 * 21
+    assert len(telemetry) == 2 * 21
 
 
 def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
     assert sync(local.directory) == ""  # What a busy machine left over, or nothing.
     parents, children = mlflow_statuses(local.directory)
     assert parents == {"FINISHED": 1}
-    assert children == {"FINISHED": 4}
+    assert children == {"FINISHED": 2}
 
 
 def test_ctrl_c_after_a_sweep_is_pythons_again(handlers, local):
@@ -181,7 +180,7 @@ def test_two_nodes_give_the_bits_of_one(local, overrides, tmp_path, monkeypatch)
         )
     finally:
         cluster.shutdown()
-    assert dict(result.outcomes) == {"finished": 4}
+    assert dict(result.outcomes) == {"finished": 2}
     assert rows(result.directory) == rows(local.directory)
     assert not list(result.directory.glob(".probe*"))
 
