@@ -16,20 +16,16 @@ class Argument(str):
 class ArgumentError(ValueError):
     """What is wrong with arguments: the parts of a sentence, of which the names are `Argument`s.
 
-    As text it names them as Python does.
+    As text it names them as Python does, or as flags within the block of `flags`.
     """
 
     def __str__(self) -> str:
-        return "".join(self.args)
-
-    def spelled(self, flag: Callable[[str], str]) -> str:
-        """Returns the sentence with each argument named by its flag."""
-        return "".join(flag(part) if isinstance(part, Argument) else part for part in self.args)
+        return "".join(spelled(part) if isinstance(part, Argument) else part for part in self.args)
 
 
 @contextmanager
 def flags(flag: Callable[[str], str]) -> Iterator[None]:
-    """Within its block `spelled` gives an argument's flag: what a command line runs in."""
+    """Within its block arguments are named by their flags: what a command line runs in."""
     before = _flag.set(flag)
     try:
         yield

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
-from foretune.argument_error import ArgumentError, flags
+from foretune.argument_error import flags
 from foretune.tuner.cli.backtest import backtest
 from foretune.tuner.cli.collect import collect
 from foretune.tuner.cli.coord_check import coord_check
@@ -98,9 +98,6 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="foretune", description=DESCRIPTION, args=gather(arguments)
         )
-    except ArgumentError as error:
-        print(f"foretune: {error.spelled(flag)}", file=sys.stderr)
-        return 2
     except ValueError as error:
         print(f"foretune: {error}", file=sys.stderr)
         return 2
