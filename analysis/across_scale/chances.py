@@ -11,7 +11,7 @@ import pandas as pd
 
 from foretune.analysis.across_scale.arguments import check_question
 from foretune.analysis.across_scale.prediction import absence_of, choose_family, law_of
-from foretune.analysis.across_scale.words import reason_of, untold_of
+from foretune.analysis.across_scale.words import reason_of, why_unknown
 from foretune.analysis.laws.critical_law import CriticalLaw
 from foretune.analysis.measures.critical_lr import critical_table
 from foretune.analysis.measures.signal import SIGNAL
@@ -39,7 +39,7 @@ class Chances:
         critical = law.predict(n_params, LEVEL)
         known = math.isfinite(critical.median)
         probability = law.probability_unstable(n_params, lr) if known else None
-        return probability, untold_of(critical, ATTENTION_LOGIT, absent) or reason_of(
+        return probability, why_unknown(critical, ATTENTION_LOGIT, absent) or reason_of(
             critical, law, ATTENTION_LOGIT, SIGNAL, lr, probability, LEVEL
         )
 
