@@ -25,32 +25,70 @@ def list_names(
     Args:
         what: which names.
     """
-    from foretune.models import MODELS
-    from foretune.search_spaces import SPACES, space_module
-    from foretune.tuner.config.images import SOURCES
-    from foretune.tuner.config.interventions import INTERVENTIONS
+    for name, doc in NAMES[what]().items():
+        print(f"{name:20} {' '.join(doc.split())}")
+    return 0
+
+
+# Each loads what it is about and nothing else: all together take seconds.
+def _presets() -> dict[str, str]:
     from foretune.tuner.config.presets import PRESETS
+
+    return {name: _begin(preset) for name, preset in PRESETS.items()}
+
+
+def _spaces() -> dict[str, str]:
+    from foretune.search_spaces import SPACES, space_module
+
+    modules = {name: space_module(name) for name in SPACES}
+    presets = {name: getattr(module, "PRESET", "") for name, module in modules.items()}
+    ends = {name: f" (preset {preset})" if preset else "" for name, preset in presets.items()}
+    return {name: _begin(module) + ends[name] for name, module in modules.items()}
+
+
+def _interventions() -> dict[str, str]:
+    from foretune.tuner.config.interventions import INTERVENTIONS
+
+    return {name: row.about for name, row in INTERVENTIONS.items()}
+
+
+def _quantizers() -> dict[str, str]:
     from foretune.tuner.config.quantizers import QUANTIZERS
-    from foretune.tuner.config.tokens import NAMES as DATASETS
+
+    return {name: row.about for name, row in QUANTIZERS.items()}
+
+
+def _models() -> dict[str, str]:
+    from foretune.models import MODELS
+
+    return {name: _begin(model) for name, model in MODELS.items()}
+
+
+def _datasets() -> dict[str, str]:
+    from foretune.tuner.config.images import SOURCES
+    from foretune.tuner.config.tokens import NAMES as TOKENS
+
+    texts = {name: TEXTS.get(name, "") for name in TOKENS}
+    return {**texts, **{name: source.about for name, source in SOURCES.items()}}
+
+
+def _figures() -> dict[str, str]:
     from foretune.tuner.reproduce.catalog import FIGURES
 
-    families: dict[str, dict[str, object]] = {
-        "presets": dict(PRESETS),
-        "spaces": {name: space_module(name) for name in SPACES},
-        "interventions": dict(INTERVENTIONS),
-        "quantizers": dict(QUANTIZERS),
-        "models": dict(MODELS),
-        "datasets": {name: None for name in (*DATASETS, *SOURCES)},
-        "figures": dict(FIGURES),
-    }
-    about = {
-        "datasets": {**TEXTS, **{name: source.about for name, source in SOURCES.items()}},
-        "quantizers": {name: row.about for name, row in QUANTIZERS.items()},
-        "interventions": {name: row.about for name, row in INTERVENTIONS.items()},
-        "figures": {name: figure.question for name, figure in FIGURES.items()},
-    }.get(what, {})
-    for name, thing in families[what].items():
-        doc = about.get(name) or (thing.__doc__ or "").strip().split("\n\n")[0]
-        preset = getattr(thing, "PRESET", "") if what == "spaces" else ""
-        print(f"{name:20} {' '.join(doc.split())}" + (f" (preset {preset})" if preset else ""))
-    return 0
+    return {name: figure.question for name, figure in FIGURES.items()}
+
+
+def _begin(thing: object) -> str:
+    """The first paragraph of what a thing says of itself."""
+    return (thing.__doc__ or "").strip().split("\n\n")[0]
+
+
+NAMES = {
+    "presets": _presets,
+    "spaces": _spaces,
+    "interventions": _interventions,
+    "quantizers": _quantizers,
+    "models": _models,
+    "datasets": _datasets,
+    "figures": _figures,
+}

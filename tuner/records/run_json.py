@@ -8,7 +8,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -198,12 +198,19 @@ class RunRecord:
         write_json(run_dir / "run.json", self.to_json())
 
 
+_check_ours = lru_cache(maxsize=1024)(check_parametrization)
+"""Once for the runs of a grid that differ in learning rate or seed alone, since it builds models.
+
+Of our own configs, which can't change: a user's may."""
+
+
 def describe(run: Run) -> RunRecord:
     """Returns the record of a run: id, rung, counts; its data isn't opened.
 
     Raises ValueError where the run's parametrization doesn't fit its model.
     """
-    check_parametrization(run.model, run.parametrization)
+    check = _check_ours if _kind(run.model) in MODELS else check_parametrization
+    check(run.model, run.parametrization)
     counts = count(run.model) if has_ladder(run.model) else count_module(run.model.build())
     return RunRecord(
         run_id=run_id(run),

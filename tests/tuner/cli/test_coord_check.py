@@ -70,13 +70,14 @@ def test_an_own_effect_is_of_the_weights_and_not_of_the_size_of_the_input():
 
 
 def short(text, **changes):
-    """lm-tiny with two blocks on short text."""
-    data = {"data.name": "text", "data.path": str(text)}
-    return override(lm_tiny(), {**data, "model.depth": 2, **changes})
+    """lm-tiny with two blocks on few and short texts."""
+    data = {"data.name": "text", "data.path": str(text), "data.sequence_length": 32}
+    few = {"batch_size": 4, "micro_batch_size": 4, "model.depth": 2}
+    return override(lm_tiny(), {**data, **few, **changes})
 
 
 def check(run, change_rules=None, widths=(16, 32, 64, 128), **how):
-    how = {"parametrizations": ["mup-intermediate"], "seeds": 2, "steps": 6, **how}
+    how = {"parametrizations": ["mup-intermediate"], "seeds": 2, "steps": 3, **how}
     rows = coordinates(run, widths=widths, change_rules=change_rules, **how)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

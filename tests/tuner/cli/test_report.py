@@ -8,10 +8,10 @@ from foretune import analysis
 
 
 def test_the_headline_and_the_path_are_printed(tmp_path, capsys):
-    root = write_sweep(tmp_path / "s")
+    root = write_sweep(tmp_path / "s", widths=(16, 32), qk_norms=(False,))
     code, out, err = call(capsys, f"report '{root}'")
     assert (code, err) == (0, "")
-    assert out.startswith("Keep the learning rate of model.qk_norm=false below ")
+    assert out.startswith("Keep the learning rate of all runs below ")
     assert f"report: {root / 'report' / 'index.html'}" in out
 
 
@@ -28,7 +28,7 @@ def test_a_sweep_of_formats_prints_how_they_compare(tmp_path, capsys):
 
 
 def test_a_check_prints_its_verdict(tmp_path, capsys):
-    root = write_sweep(tmp_path / "s")
+    root = write_sweep(tmp_path / "s", qk_norms=(False,))
     prediction = tmp_path / "p.json"
     found = analysis.predict(root, n_params=Truth(width=128).n_params)
     prediction.write_text(found.to_json())

@@ -32,7 +32,7 @@ ON_DEPTH = TransformerConfig(width=16, ladder="depth")
 def swept(text, tmp_path_factory):
     out = tmp_path_factory.mktemp("ladders") / "sweep"
     short = {"steps": 60, "data.name": "text", "data.path": str(text), "batch_size": 4}
-    short |= {"micro_batch_size": 4, "data.validation_sequences": 16}
+    short |= {"micro_batch_size": 4, "data.validation_sequences": 8}
     space = [
         {**DEPTHS, "model.width": 16, "optimizer.lr": RATES},
         {**BOTH, "optimizer.lr": RATES},

@@ -93,11 +93,11 @@ def test_a_quantized_run_resumes_bit_for_bit_telemetry_included(name, text, tmp_
 
 
 IMAGES = {
-    "steps": 12,
-    "eval_every": 4,
-    "telemetry_every": 3,
+    "steps": 6,
+    "eval_every": 2,
+    "telemetry_every": 2,
     "data.name": "digits",
-    "data.validation_images": 100,
+    "data.validation_images": 50,
     "batch_size": 8,
     "micro_batch_size": 8,
     "model.image_size": 8,
@@ -115,7 +115,7 @@ def test_image_models_train_and_resume_bit_for_bit(preset, name, tmp_path):
     accuracies = [row["val_accuracy"] for _, row in whole if "val_accuracy" in row]
     assert len(accuracies) == 4
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)
-    assert whole[-1][1]["tokens_seen"] == 12 * 8
+    assert whole[-1][1]["tokens_seen"] == 6 * 8
     rows, resumed = follow_in_two(run, tmp_path, slices=1)
     assert without_time(rows) == without_time(whole)
     assert digest(resumed) == digest(training)
