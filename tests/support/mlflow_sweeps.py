@@ -136,7 +136,7 @@ def wait_for(what: Callable[[], Any]) -> None:
         time.sleep(0.1)
 
 
-def send_all(sweep_dir: Path) -> str:
+def send_all(sweep_dir: Path, *, interrupted: bool = False) -> str:
     """Sends what waits as the process does, in this one; returns what `close` says of the rest.
 
     Starting the process takes 3 s of MLflow's import each time.
@@ -145,6 +145,6 @@ def send_all(sweep_dir: Path) -> str:
     if State.load(sender._dir) is None:
         sender._state.save(sender._dir)
     orders: SimpleQueue[list[Any]] = SimpleQueue()
-    orders.put(["close", False])
+    orders.put(["close", interrupted])
     follow(Sender(sender._dir, sender._uri), orders)
     return sender.close()

@@ -9,6 +9,8 @@ from synthetic import GRID, Truth, start_sweep, write_run, write_sweep
 from foretune import analysis
 from foretune.analysis.figures.plots import sensitivity_figure
 
+SMALL = {"widths": (16, 32), "lrs": (1e-2, 1e-1, 3e-1)}
+"""A sweep whose runs cross the line at both sizes."""
 FIGURES = {"loss.png", "sensitivity.png", "signal.png", "traces.png", "critical_lr.png"}
 
 
@@ -74,26 +76,26 @@ def test_the_page_needs_nothing_from_the_network(sweep_page):
     assert "prefers-color-scheme: dark" in sweep_page
 
 
-def test_everything_is_escaped(tmp_path):
-    root = write_sweep(tmp_path / "s", widths=(16, 32))
-    write_run(root, Truth(width=16, lr=1.0, outcome="failed", last_step=3))
-    text = analysis.write_report(root).read_text(encoding="utf-8")
-    assert "&lt;OutOfMemory&gt; &amp; so on" in text
-    assert "<OutOfMemory>" not in text
-    assert "--out &lt;DIR&gt;" in text
+def test_a_sweep_of_one_format_has_no_section_on_formats(sweep_page):
+    assert "Number formats" not in sweep_page
 
 
-def test_outcomes_are_counted_with_their_reasons(tmp_path):
+def test_outcomes_are_counted_with_their_reasons_and_everything_is_escaped(tmp_path):
     root = write_sweep(tmp_path / "s", widths=(16, 32), lrs=GRID[:3])
     write_run(root, Truth(width=16, lr=0.1, outcome="diverged", last_step=20))
     write_run(root, Truth(width=32, lr=0.1, outcome="stopped", last_step=10))
     write_run(root, Truth(width=32, lr=0.3, outcome="failed", last_step=2))
     write_run(root, Truth(width=16, lr=0.3, outcome=None, last_step=5))
-    found = read(analysis.write_report(root))
+    path = analysis.write_report(root)
+    found = read(path)
     assert "the loss stopped being finite" in found.text
     assert "stopped by the scheduler" in found.text
     assert "1 diverged, 1 stopped, 1 failed, 1 unfinished" in found.text
     assert "`foretune resume` continues them" in found.text
+    source = path.read_text(encoding="utf-8")
+    assert "&lt;OutOfMemory&gt; &amp; so on" in source
+    assert "<OutOfMemory>" not in source
+    assert "--out &lt;DIR&gt;" in source
 
 
 def empty(root):
@@ -126,31 +128,31 @@ def one_run(root):
 
 
 def one_lr(root):
-    return write_sweep(root, lrs=(1e-2,))
+    return write_sweep(root, **SMALL | {"lrs": (1e-2,)})
 
 
 def one_size(root):
-    return write_sweep(root, widths=(16,))
+    return write_sweep(root, **SMALL | {"widths": (16,)})
 
 
 def no_twin(root):
-    return write_sweep(root, qk_norms=(False,))
+    return write_sweep(root, **SMALL, qk_norms=(False,))
 
 
 def only_cured(root):
-    return write_sweep(root, qk_norms=(True,))
+    return write_sweep(root, **SMALL, qk_norms=(True,))
 
 
 def no_logits(root):
-    return write_sweep(root, logits=False)
+    return write_sweep(root, **SMALL, logits=False)
 
 
 def all_stopped(root):
-    return write_sweep(root, outcome="stopped", last_step=12)
+    return write_sweep(root, **SMALL, outcome="stopped", last_step=12)
 
 
 def twin_unfinished(root):
-    write_sweep(root, qk_norms=(False,))
+    write_sweep(root, **SMALL, qk_norms=(False,))
     write_run(root, Truth(qk_norm=True, outcome=None, last_step=4))
     return root
 

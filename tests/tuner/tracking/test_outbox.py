@@ -64,9 +64,7 @@ def test_a_resumed_sweep_goes_on_in_the_same_runs(sweep_dir: Path):
 
 def test_an_interrupted_sweep_is_killed_even_if_no_trial_is_open(sweep_dir: Path):
     end_run(add_run(sweep_dir, "a", lr=0.01, rows=11))
-    sender = sender_of(sweep_dir)
-    sender.start()
-    assert sender.close(LONG_S, interrupted=True) == ""
+    assert send_all(sweep_dir, interrupted=True) == ""
     assert parent(store(sweep_dir), sweep_dir).info.status == "KILLED"
 
 

@@ -145,11 +145,9 @@ def test_files_and_folders_are_attached_to_the_sweep(sweep_dir: Path):
     (sweep_dir / "report").mkdir()
     (sweep_dir / "report" / "index.html").write_text("<p>")
     (sweep_dir / "trials.parquet").write_bytes(b"PAR1")
-    sender = sender_of(sweep_dir)
-    sender.start()
     for name in ("report", "trials.parquet", "missing.png"):
-        sender.artifact(sweep_dir / name)
-    assert sender.close(LONG_S) == ""
+        sender_of(sweep_dir).artifact(sweep_dir / name)
+    assert send_all(sweep_dir) == ""
     client, top = store(sweep_dir), state_of(sweep_dir).parent_run_id
     assert {f.path for f in client.list_artifacts(top)} == {"report", "trials.parquet"}
     assert [f.path for f in client.list_artifacts(top, "report")] == ["report/index.html"]
