@@ -10,7 +10,7 @@ from functools import cache
 import pandas as pd
 
 from foretune.analysis.across_scale.arguments import check_question
-from foretune.analysis.across_scale.prediction import absence_of, choose_family, law_of
+from foretune.analysis.across_scale.family_laws import absence_of, choose_family, law_of
 from foretune.analysis.across_scale.words import reason_of, why_unknown
 from foretune.analysis.laws.critical_law import CriticalLaw
 from foretune.analysis.measures.critical_lr import critical_table

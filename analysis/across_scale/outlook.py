@@ -2,6 +2,7 @@
 and the fix that moves them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,33 +46,37 @@ class Outlook:
     """Which fix helped the unstable runs, a clause; empty without twins."""
 
 
-def outlook(
-    trials: pd.DataFrame, telemetry: pd.DataFrame, family: Family, n_params: float, level: float
-) -> Outlook:
-    """Returns the outlook of a family at a size; every estimate says itself where it cannot tell.
+def outlooks(
+    trials: pd.DataFrame, telemetry: pd.DataFrame, family: Family, level: float
+) -> Callable[[float], Outlook]:
+    """Returns a family's outlook as a function of n_params, its laws fitted once.
 
-    trials are all of the sweep's, since twins belong to other families.
+    trials are all of the sweep's, since twins belong to other families. Every estimate says itself
+    where it cannot tell.
     """
     own = family.trials[family.trials["outcome"].isin(["finished", "diverged"])]
     if own.empty:
         why = Status.cannot_tell("no run ended by itself")
         unknown = Estimate(math.nan, math.nan, math.nan, why)
-        return Outlook(unknown, unknown, unknown, "", "", "")
+        return lambda n_params: Outlook(unknown, unknown, unknown, "", "", "")
     cells = scored_cells(own, telemetry, signal=SIGNAL, window=READ_WINDOW)
     best = fit_critical_lr(best_rates(cells), level=level, prior=BEST_PRIOR)
-    laws = [
+    degraded, unstable = (
         fit_critical_lr(loss_crossings(cells, line), level=level, prior=LOSS_PRIOR)
         for line in (DEGRADED, UNSTABLE)
-    ]
+    )
     labels = label_runs(own, telemetry)
     failures = first_failures(own, telemetry, labels)
-    return Outlook(
+    words = {
+        "decay": _decay(trials, family),
+        "first": first_failure_sentence(failures, int(labels["unstable"].sum())),
+        "fix": _fix(trials, labels),
+    }
+    return lambda n_params: Outlook(
         best_lr=best.predict(n_params, level),
-        degraded_lr=laws[0].predict(n_params, level),
-        unstable_lr=laws[1].predict(n_params, level),
-        decay=_decay(trials, family),
-        first=first_failure_sentence(failures, int(labels["unstable"].sum())),
-        fix=_fix(trials, labels),
+        degraded_lr=degraded.predict(n_params, level),
+        unstable_lr=unstable.predict(n_params, level),
+        **words,
     )
 
 

@@ -3,24 +3,28 @@
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import Any, Literal, Protocol
 
 from foretune.analysis.across_scale.arguments import check_question
-from foretune.analysis.across_scale.outlook import outlook
+from foretune.analysis.across_scale.family_laws import (
+    absence_of,
+    choose_family,
+    danger_line,
+    law_of,
+    loss_law_of,
+)
+from foretune.analysis.across_scale.outlook import outlooks
 from foretune.analysis.across_scale.words import horizon_of, reason_of, why_unknown
-from foretune.analysis.laws.critical_law import CriticalLaw, fit_critical_lr
+from foretune.analysis.laws.critical_law import CriticalLaw
 from foretune.analysis.laws.laws import Estimate
 from foretune.analysis.measures.critical_lr import critical_table
-from foretune.analysis.measures.crossing import READ_WINDOW, Where
-from foretune.analysis.measures.excess import WORTH
-from foretune.analysis.measures.signal import CELL, SIGNAL, absence, read_signal
-from foretune.analysis.measures.thresholds import ATTENTION_LOGIT, Threshold, calibrate
-from foretune.analysis.records.families import FIX_OF_SIGNAL, Family, families, held_constant
+from foretune.analysis.measures.crossing import READ_WINDOW
+from foretune.analysis.measures.signal import SIGNAL
+from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
+from foretune.analysis.records.families import held_constant
 from foretune.analysis.records.load import Records, load
 from foretune.analysis.stats.status import Status, Trust
 
@@ -141,6 +145,31 @@ def predict(
     argument that asks for nothing, before anything is read.
     """
     check_question(size=size, n_params=n_params, lr=lr, threshold=threshold, level=level)
+    at = predictor(
+        source, threshold=threshold, family=family, signal=signal, window=window, level=level
+    )
+    return at(n_params, size=size, lr=lr)
+
+
+class Predictor(Protocol):
+    """`predict` for one size after another, from laws fitted once."""
+
+    def __call__(
+        self, n_params: float, *, size: float | None = None, lr: float | None = None
+    ) -> Prediction: ...
+
+
+def predictor(
+    source: Source,
+    *,
+    threshold: float | Literal["auto"] = ATTENTION_LOGIT.value,
+    family: str | None = None,
+    signal: str = SIGNAL,
+    window: tuple[float, float] = READ_WINDOW,
+    level: float = 0.9,
+) -> Predictor:
+    """Returns a function of size and learning rate; arguments as `predict` has them."""
+    check_question(threshold=threshold, level=level)
     records = source if isinstance(source, Records) else load(source)
     line = danger_line(records, threshold, signal)
     table = None
@@ -152,122 +181,47 @@ def predict(
     absent = absence_of(records, chosen, signal)
     law = law_of(table, chosen, level, absent=absent)
     loss_law, kind = loss_law_of(table, chosen, level)
-    critical = law.predict(n_params, level)
-    suffering = loss_law.predict(n_params, level)
-    probability, verdict = _verdict(law, critical, n_params, lr)
-    return Prediction(
-        size=size,
-        n_params=float(n_params),
-        family=chosen.label if chosen else "",
-        family_values=chosen.values if chosen else {},
-        held_constant=held_constant(chosen.trials) if chosen else {},
-        signal=signal,
-        threshold=line.value,
-        window=window,
-        level=level,
-        critical_lr=critical.median,
-        low=critical.low,
-        high=critical.high,
-        slope=law.slope,
-        slope_low=law.slope_low,
-        slope_high=law.slope_high,
-        loss_critical_lr=suffering.median,
-        loss_low=suffering.low,
-        loss_high=suffering.high,
-        loss_kind=kind,
-        lr=lr,
-        probability=probability,
-        verdict=verdict,
-        status=critical.status,
-        reason=why_unknown(critical, line, absent)
-        or reason_of(critical, law, line, signal, lr, probability, level),
-        horizon=horizon_of(law, chosen, line, absent),
-        prior=law.prior,
-        outlook={}
-        if chosen is None or absent
-        else asdict(outlook(records.trials, records.telemetry, chosen, n_params, level)),
-    )
+    ahead = None
+    if chosen is not None and not absent:
+        ahead = outlooks(records.trials, records.telemetry, chosen, level)
 
+    def at(n_params: float, *, size: float | None = None, lr: float | None = None) -> Prediction:
+        check_question(size=size, n_params=n_params, lr=lr)
+        critical = law.predict(n_params, level)
+        suffering = loss_law.predict(n_params, level)
+        probability, verdict = _verdict(law, critical, n_params, lr)
+        return Prediction(
+            size=size,
+            n_params=float(n_params),
+            family=chosen.label if chosen else "",
+            family_values=chosen.values if chosen else {},
+            held_constant=held_constant(chosen.trials) if chosen else {},
+            signal=signal,
+            threshold=line.value,
+            window=window,
+            level=level,
+            critical_lr=critical.median,
+            low=critical.low,
+            high=critical.high,
+            slope=law.slope,
+            slope_low=law.slope_low,
+            slope_high=law.slope_high,
+            loss_critical_lr=suffering.median,
+            loss_low=suffering.low,
+            loss_high=suffering.high,
+            loss_kind=kind,
+            lr=lr,
+            probability=probability,
+            verdict=verdict,
+            status=critical.status,
+            reason=why_unknown(critical, line, absent)
+            or reason_of(critical, law, line, signal, lr, probability, level),
+            horizon=horizon_of(law, chosen, line, absent),
+            prior=law.prior,
+            outlook={} if ahead is None else asdict(ahead(n_params)),
+        )
 
-def danger_line(
-    records: Records, threshold: float | Literal["auto"], signal: str = SIGNAL
-) -> Threshold:
-    """The threshold as given; for `auto`, calibrated on the records' runs without the cure."""
-    check_question(threshold=threshold)
-    if threshold != "auto":
-        threshold = float(threshold)
-        if signal == SIGNAL and threshold == ATTENTION_LOGIT.value:
-            return ATTENTION_LOGIT
-        nan, text = math.nan, f"{threshold:g} as given"
-        return Threshold(threshold, nan, nan, 0, 0, Status.ok(text), text, "as given")
-    cells = [
-        read_signal(family.trials, records.telemetry, signal=signal).assign(family=family.label)
-        for family in families(records.trials)
-        if not family.values.get(FIX_OF_SIGNAL.get(signal, ""), False)
-    ]
-    columns = [*CELL, "family"]
-    return calibrate(pd.concat(cells, ignore_index=True) if cells else _no_cells(columns))
-
-
-def _no_cells(columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series(dtype="float64") for name in columns})
-
-
-def choose_family(
-    records: Records, table: pd.DataFrame | None, label: str | None, signal: str = SIGNAL
-) -> Family | None:
-    """The family with this label; by default the one without the cure that crosses most often."""
-    every = list(families(records.trials))
-    if label is not None:
-        named = [family for family in every if family.label == label]
-        if not named:
-            raise ValueError(
-                f"family must be one of {'; '.join(f.label for f in every) or 'none yet'}, got "
-                f"{label!r}; choose one."
-            )
-        return named[0]
-    if not every:
-        return None
-    crossed: dict[str, int] = {}
-    if table is not None and len(table):
-        sizes = table[table["status"] == Where.CROSSED].groupby("family")["n_params"].nunique()
-        crossed = {str(name): int(count) for name, count in sizes.items()}
-    fix = FIX_OF_SIGNAL.get(signal, "")
-    return max(every, key=lambda f: (not f.values.get(fix, False), crossed.get(f.label, 0)))
-
-
-def absence_of(records: Records, family: Family | None, signal: str = SIGNAL) -> str:
-    """Why a family has no critical learning rate of this kind; empty where it may have one."""
-    return "" if family is None else absence(family.trials, records.telemetry, signal)
-
-
-def law_of(
-    table: pd.DataFrame | None, family: Family | None, level: float, *, absent: str = ""
-) -> CriticalLaw:
-    """The law of one family's critical learning rate, from a `critical_table`.
-
-    `absent` is why there can be none (`absence_of`), which then is the law's status.
-    """
-    law = fit_critical_lr(_own(table, family), level=level)
-    return replace(law, status=Status.cannot_tell(absent)) if absent else law
-
-
-def loss_law_of(
-    table: pd.DataFrame | None, family: Family | None, level: float
-) -> tuple[CriticalLaw, str]:
-    """The law of the learning rate at which one family's loss suffers, and against what."""
-    own = _own(table, family)
-    kind = "penalty" if (own["penalty_status"] != Where.CANNOT_TELL).any() else "excess"
-    about = {"penalty": "above the twin with the cure", "excess": "above the best of its curve"}
-    names = {f"{kind}_lr": "critical_lr", f"{kind}_low": "low", f"{kind}_high": "high"}
-    loss = own[["n_params", *names]].rename(columns=names)
-    return fit_critical_lr(loss, level=level), f"loss {WORTH:g} nats {about[kind]}"
-
-
-def _own(table: pd.DataFrame | None, family: Family | None) -> pd.DataFrame:
-    if table is None or family is None:
-        return critical_table(pd.DataFrame(), pd.DataFrame(), threshold=1.0)
-    return table[table["family"] == family.label]
+    return at
 
 
 def _verdict(

@@ -8,14 +8,8 @@ from typing import Final
 import pandas as pd
 
 from foretune.analysis.across_scale.arguments import check_question
-from foretune.analysis.across_scale.prediction import (
-    Prediction,
-    absence_of,
-    choose_family,
-    law_of,
-    predict,
-    read_prediction,
-)
+from foretune.analysis.across_scale.family_laws import absence_of, choose_family, law_of
+from foretune.analysis.across_scale.prediction import Prediction, predictor, read_prediction
 from foretune.analysis.across_scale.verification import Verification, verify
 from foretune.analysis.claims.claim import Claim
 from foretune.analysis.claims.format_summary import Formats, compare_formats
@@ -64,7 +58,10 @@ def find(records: Records, *, checks: Sequence[Check], level: float, threshold: 
     absent = absence_of(records, family)
     law = law_of(critical, family, level, absent=absent)
     sizes = [factor * law.largest for factor in FORECASTS if law.posterior is not None]
-    forecasts = [predict(records, n_params=n, threshold=threshold, level=level) for n in sizes]
+    forecasts = []
+    if sizes:
+        at = predictor(records, threshold=threshold, level=level)
+        forecasts = [at(n_params) for n_params in sizes]
     made = [(read_prediction(path), runs) for path, runs in checks]
     cells = [read_signal(f.trials, telemetry).assign(family=f.label) for f in families(trials)]
     return Findings(

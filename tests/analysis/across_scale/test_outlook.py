@@ -8,7 +8,7 @@ import pytest
 from synthetic import Truth, critical_lr, start_sweep, write_run, write_sweep
 
 from foretune.analysis import families, load, predict
-from foretune.analysis.across_scale.outlook import best_rates, outlook
+from foretune.analysis.across_scale.outlook import best_rates, outlooks
 from foretune.analysis.across_scale.prediction import read_prediction
 from foretune.analysis.measures.first_failure import (
     describe_signal,
@@ -30,7 +30,7 @@ def family_of(records, norm):
 
 
 def found(records, norm, n_params=12 * 128**2 * 3):
-    return outlook(records.trials, records.telemetry, family_of(records, norm), n_params, 0.9)
+    return outlooks(records.trials, records.telemetry, family_of(records, norm), 0.9)(n_params)
 
 
 def test_rates_follow_the_planted_law(records):
@@ -75,9 +75,8 @@ def test_the_best_decay_is_named_where_it_varied(tmp_path):
                 extra = (("optimizer.weight_decay", decay),)
                 write_run(tmp_path, Truth(width=width, lr=lr, gap=gap, extra=extra))
     records = load(tmp_path)
-    prospect = outlook(
-        records.trials, records.telemetry, next(iter(families(records.trials))), 1e5, 0.9
-    )
+    family = next(iter(families(records.trials)))
+    prospect = outlooks(records.trials, records.telemetry, family, 0.9)(1e5)
     assert prospect.decay == "weight decay 0.001 was best at size 32, by 0.050 nats"
 
 

@@ -5,7 +5,7 @@ import pytest
 from synthetic import start_sweep, write_sweep
 
 from foretune import analysis
-from foretune.analysis.across_scale.prediction import choose_family, law_of
+from foretune.analysis.across_scale.family_laws import choose_family, law_of
 from foretune.analysis.claims.sweep_claims import claims, slope_claim
 from foretune.analysis.measures.critical_lr import critical_table
 from foretune.analysis.stats.verdict import Verdict
