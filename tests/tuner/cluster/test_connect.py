@@ -162,6 +162,7 @@ def test_a_cluster_that_does_not_start_is_one_sentence(monkeypatch):
         connect()
 
 
+@pytest.mark.slow
 def test_a_local_cluster_starts_whatever_ray_address_says(monkeypatch, tmp_path):
     # A user's project folder, with a package named like one of ours.
     (tmp_path / "models").mkdir()

@@ -101,9 +101,10 @@ def test_a_linear_model_reads_digits_and_no_scenes():
     assert ridge_accuracy(ImageData(name="cluttered", train_images=4000)) < 0.2
 
 
+@pytest.mark.slow
 def test_a_small_cnn_learns_to_read_scenes():
-    data = ImageData(name="cluttered", distractors=0, train_images=6000, validation_images=500)
-    stream = ImageStream(data, batch_size=16)
+    data = ImageData(name="cluttered", distractors=0, train_images=8000, validation_images=500)
+    stream = ImageStream(data, batch_size=32)
     torch.manual_seed(0)
     model = nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.ReLU()),
@@ -123,4 +124,4 @@ def test_a_small_cnn_learns_to_read_scenes():
     images, labels = stream.validation
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).float().mean()
-    assert 0.3 < float(right) < 0.9  # By chance 0.1.
+    assert 0.4 < float(right) < 0.9

@@ -63,12 +63,13 @@ RUN = Run(
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone():
-    threads, address = torch.get_num_threads(), os.environ.pop("RAY_ADDRESS", None)
+    """One thread, and a cluster named in the environment, which a sweep of its own doesn't join."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_ADDRESS", "rubbish:1")
+        yield
     torch.set_num_threads(threads)
-    if address is not None:
-        os.environ["RAY_ADDRESS"] = address
 
 
 @pytest.fixture(scope="module")
