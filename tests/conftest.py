@@ -26,6 +26,9 @@ pytest.register_assert_rewrite("commands", "mlflow_sweeps", "processes", "short_
 for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
     os.environ[f"RAY_{name}"] = "600"
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "600"
+# One thread a worker, before anything loads torch or numpy: idle threads spin, at others' cost.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 HARD = 1.1
 """Where the suite is ended in any case, as a multiple of `session_timeout`, which ends it between

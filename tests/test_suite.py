@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # They wait for limits to run out.
+
 ROOT = Path(__file__).parents[1]
 ABORTS = """
     import os
