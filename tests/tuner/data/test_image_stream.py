@@ -61,6 +61,7 @@ def test_seeds_and_steps_draw_different_batches(data):
     assert len({pixels_and_labels(stream.batch(*pair)) for pair in pairs}) == len(pairs)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_images_batches_and_hashes():
     script = (
         "import hashlib, json; from foretune.tuner.data.image_stream import *\n"

@@ -68,6 +68,7 @@ def test_tokenizers_and_data_sets_of_another_kind_are_one_sentence(there, tmp_pa
         load_corpus(documents_data(tmp_path / "odd", there / "tokenizer.json"))
 
 
+@pytest.mark.slow
 def test_a_name_on_the_hub_that_cannot_be_reached_is_one_sentence(there, cache):
     script = (
         "from foretune.tuner.data.tokens import Data, load_corpus\n"

@@ -22,6 +22,8 @@ from foretune.tuner.training.train import train
 
 torch.set_num_threads(1)
 
+pytestmark = pytest.mark.slow  # Twelve runs are trained for all of them.
+
 RATES = tune.grid_search([3e-2, 3e-1])
 DEPTHS = {"model.ladder": "depth", "model.size": tune.grid_search([1, 2, 4])}
 BOTH = {"model.ladder": "joint", "model.size": tune.grid_search([16, 32, 48])}
