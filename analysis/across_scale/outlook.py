@@ -67,16 +67,15 @@ def outlooks(
     )
     labels = label_runs(own, telemetry)
     failures = first_failures(own, telemetry, labels)
-    words = {
-        "decay": _decay(trials, family),
-        "first": first_failure_sentence(failures, int(labels["unstable"].sum())),
-        "fix": _fix(trials, labels),
-    }
+    decay, fix = _decay(trials, family), _fix(trials, labels)
+    first = first_failure_sentence(failures, int(labels["unstable"].sum()))
     return lambda n_params: Outlook(
         best_lr=best.predict(n_params, level),
         degraded_lr=degraded.predict(n_params, level),
         unstable_lr=unstable.predict(n_params, level),
-        **words,
+        decay=decay,
+        first=first,
+        fix=fix,
     )
 
 

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +18,7 @@ from foretune.analysis.across_scale.family_laws import (
     law_of,
     loss_law_of,
 )
-from foretune.analysis.across_scale.outlook import outlooks
+from foretune.analysis.across_scale.outlook import Outlook, outlooks
 from foretune.analysis.across_scale.words import horizon_of, reason_of, why_unknown
 from foretune.analysis.laws.critical_law import CriticalLaw
 from foretune.analysis.laws.laws import Estimate
@@ -24,7 +26,7 @@ from foretune.analysis.measures.critical_lr import critical_table
 from foretune.analysis.measures.crossing import READ_WINDOW
 from foretune.analysis.measures.signal import SIGNAL
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
-from foretune.analysis.records.families import held_constant
+from foretune.analysis.records.families import Family, held_constant
 from foretune.analysis.records.load import Records, load
 from foretune.analysis.stats.status import Status, Trust
 
@@ -145,30 +147,44 @@ def predict(
     argument that asks for nothing, before anything is read.
     """
     check_question(size=size, n_params=n_params, lr=lr, threshold=threshold, level=level)
-    at = predictor(
-        source, threshold=threshold, family=family, signal=signal, window=window, level=level
-    )
-    return at(n_params, size=size, lr=lr)
+    at = predictor(source, threshold=threshold, signal=signal, window=window, level=level)
+    return at(n_params, size=size, lr=lr, family=family)
 
 
 class Predictor(Protocol):
-    """`predict` for one size after another, from laws fitted once."""
+    """`predict` for one run after another: what it knows of a family is fitted once."""
 
     def __call__(
-        self, n_params: float, *, size: float | None = None, lr: float | None = None
+        self,
+        n_params: float,
+        *,
+        size: float | None = None,
+        lr: float | None = None,
+        family: str | None = None,
     ) -> Prediction: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Laws:
+    """What a family's runs say of any size."""
+
+    family: Family | None
+    absent: str
+    law: CriticalLaw
+    loss_law: CriticalLaw
+    loss_kind: str
+    outlook: Callable[[float], Outlook] | None
 
 
 def predictor(
     source: Source,
     *,
     threshold: float | Literal["auto"] = ATTENTION_LOGIT.value,
-    family: str | None = None,
     signal: str = SIGNAL,
     window: tuple[float, float] = READ_WINDOW,
     level: float = 0.9,
 ) -> Predictor:
-    """Returns a function of size and learning rate; arguments as `predict` has them."""
+    """Returns a function of size, learning rate and family; arguments as `predict` has them."""
     check_question(threshold=threshold, level=level)
     records = source if isinstance(source, Records) else load(source)
     line = danger_line(records, threshold, signal)
@@ -177,18 +193,29 @@ def predictor(
         table = critical_table(
             records.trials, records.telemetry, threshold=line.value, signal=signal, window=window
         )
-    chosen = choose_family(records, table, family, signal)
-    absent = absence_of(records, chosen, signal)
-    law = law_of(table, chosen, level, absent=absent)
-    loss_law, kind = loss_law_of(table, chosen, level)
-    ahead = None
-    if chosen is not None and not absent:
-        ahead = outlooks(records.trials, records.telemetry, chosen, level)
 
-    def at(n_params: float, *, size: float | None = None, lr: float | None = None) -> Prediction:
+    @cache
+    def laws_of(label: str | None) -> _Laws:
+        family = choose_family(records, table, label, signal)
+        absent = absence_of(records, family, signal)
+        law = law_of(table, family, level, absent=absent)
+        ahead = None
+        if family is not None and not absent:
+            ahead = outlooks(records.trials, records.telemetry, family, level)
+        return _Laws(family, absent, law, *loss_law_of(table, family, level), ahead)
+
+    def at(
+        n_params: float,
+        *,
+        size: float | None = None,
+        lr: float | None = None,
+        family: str | None = None,
+    ) -> Prediction:
         check_question(size=size, n_params=n_params, lr=lr)
+        found = laws_of(family)
+        chosen, law = found.family, found.law
         critical = law.predict(n_params, level)
-        suffering = loss_law.predict(n_params, level)
+        suffering = found.loss_law.predict(n_params, level)
         probability, verdict = _verdict(law, critical, n_params, lr)
         return Prediction(
             size=size,
@@ -209,16 +236,16 @@ def predictor(
             loss_critical_lr=suffering.median,
             loss_low=suffering.low,
             loss_high=suffering.high,
-            loss_kind=kind,
+            loss_kind=found.loss_kind,
             lr=lr,
             probability=probability,
             verdict=verdict,
             status=critical.status,
-            reason=why_unknown(critical, line, absent)
+            reason=why_unknown(critical, line, found.absent)
             or reason_of(critical, law, line, signal, lr, probability, level),
-            horizon=horizon_of(law, chosen, line, absent),
+            horizon=horizon_of(law, chosen, line, found.absent),
             prior=law.prior,
-            outlook={} if ahead is None else asdict(ahead(n_params)),
+            outlook={} if found.outlook is None else asdict(found.outlook(n_params)),
         )
 
     return at

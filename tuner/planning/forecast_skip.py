@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foretune import analysis
-from foretune.analysis.across_scale.chances import Chances
+from foretune.analysis.across_scale.prediction import predictor
 from foretune.analysis.records.families import LR, Family, families, is_no_factor
 from foretune.analysis.records.run_files import flatten
 from foretune.argument_error import spelled
@@ -31,7 +31,7 @@ class SkipRule:
         records = analysis.load(execution.skip_from)
         self._threshold = execution.skip_above
         self._known = list(families(records.trials))
-        self._chances = Chances(records)
+        self._predict = predictor(records)
 
     def end(self, run: RunRecord) -> tuple[RunEnd | None, str]:
         """Returns the end of a run that isn't to begin, None for one that is.
@@ -52,8 +52,9 @@ class SkipRule:
             least = min(differences, key=len, default=["its settings"])
             return None, f"no family of runs there has the same {', '.join(least)}"
         family = self._known[differences.index([])]
-        chance, why = self._chances.unstable(family.label, float(run.n_params), float(config[LR]))
-        return (None if chance is None or not 0 <= chance <= 1 else chance), why
+        at = self._predict(float(run.n_params), lr=float(config[LR]), family=family.label)
+        known = at.probability is not None and 0 <= at.probability <= 1
+        return (at.probability if known else None), at.reason
 
 
 def never_begun(end: RunEnd | None) -> bool:

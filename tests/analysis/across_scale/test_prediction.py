@@ -5,6 +5,7 @@ import pytest
 from synthetic import GRID, SLOPE, Truth, critical_lr, start_sweep, write_run, write_sweep
 
 from foretune import analysis
+from foretune.analysis.across_scale.prediction import predictor
 from foretune.analysis.stats.verdict import Verdict
 
 N_128 = Truth(width=128).n_params
@@ -221,3 +222,19 @@ def test_a_check_in_a_table_has_the_words_of_files_written_before(verdict, words
     row = analysis.Verification(nan, nan, nan, 0, nan, verdict, at_lr, "").row()
     assert (row["inside_interval"], row["confirmed"], row["status"]) == words
     assert row["verdict_held"] is at_lr.column
+
+
+def test_laws_fitted_once_say_of_many_runs_what_predict_says_of_each(sweep):
+    at = predictor(sweep)
+    for cured, width, lr in (("false", 32, 1e-1), ("false", 128, 7e-3), ("true", 128, 1e-2)):
+        family, n_params = f"model.qk_norm={cured}", Truth(width=width).n_params
+        alone = analysis.predict(sweep, n_params=n_params, lr=lr, family=family)
+        assert at(n_params, lr=lr, family=family).to_json() == alone.to_json()
+
+
+def test_one_of_many_questions_that_asks_for_nothing_is_refused(sweep):
+    at = predictor(sweep)
+    with pytest.raises(ValueError, match=r"family must be one of model.qk_norm=false; model"):
+        at(1e5, lr=1e-2, family="none")
+    with pytest.raises(ValueError, match="lr must be positive and finite, got 0"):
+        at(1e5, lr=0.0)
