@@ -1,4 +1,4 @@
-"""A part of a page of docs/ that a command writes, between two marks."""
+"""A section of a page of docs/ that a command writes, between two marks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Section:
     """What stands between `<!-- NAME begin -->` and `<!-- NAME end -->` in a page."""
 
     page: Path
@@ -15,7 +15,7 @@ class Part:
 
     @property
     def marks(self) -> tuple[str, str]:
-        """The lines before and after the part."""
+        """The lines before and after the section."""
         return f"<!-- {self.name} begin -->", f"<!-- {self.name} end -->"
 
     def read(self) -> str:
@@ -24,8 +24,8 @@ class Part:
         return self.page.read_text().split(f"{begin}\n")[1].split(end)[0]
 
     def write(self, text: str) -> None:
-        """Replaces the part, and says so."""
+        """Replaces the section, and says so."""
         begin, end = self.marks
-        old, new = (f"{begin}\n{part}{end}" for part in (self.read(), text))
+        old, new = (f"{begin}\n{content}{end}" for content in (self.read(), text))
         self.page.write_text(self.page.read_text().replace(old, new, 1))
         print(f"written: {self.page}")

@@ -26,7 +26,7 @@ class Record:
         names = ("torch", "ray")
         versions = ", ".join(f"{name} {version(name)}" for name in names)
         load = os.getloadavg()[0]
-        self.say(f"command: python {' '.join(sys.argv)}")
+        self.say(f"command: python {' '.join([_script(), *sys.argv[1:]])}")
         here = machine()
         self.say(f"machine: {here['processor']}, {here['cpus']} cores, {here['system']}")
         self.say(f"versions: Python {platform.python_version()}, {versions}")
@@ -55,3 +55,9 @@ class Record:
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{self.name}.txt").write_text("\n".join(self.lines) + "\n")
         return 1 if self.missed else 0
+
+
+def _script() -> str:
+    """The benchmark as it was started: -m and its module's name, or a file."""
+    spec = sys.modules["__main__"].__spec__
+    return f"-m {spec.name}" if spec else sys.argv[0]

@@ -33,8 +33,8 @@ def fit_forecast(
 ) -> Landmarks:
     """Returns the model fitted on the `fit` split of a bank, with stop thresholds.
 
-    A threshold is conformal on the largest score of each healthy configuration (all its seeds),
-    from models that were not fitted on it, and at least `LEAST`.
+    A threshold is conformal on the largest score of each healthy configuration (all its seeds), by
+    a model that was not fitted on it, and at least `LEAST`.
     """
     labels = label_runs(trials, telemetry)
     chosen = trials[trials["run_id"].isin(labels.index) & split_runs(trials).eq("fit")]

@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.page import DOCS, Part
+from benchmarks.page import DOCS, Section
 from foretune import analysis
 from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
 from foretune.analysis.stats.verdict import Verdict
 from foretune.tuner.reproduce.catalog import FIGURES
 
-PART = Part(DOCS / "reproductions.md", "claims")
+SECTION = Section(DOCS / "reproductions.md", "claims")
 
 
 def sweep_words(directory: Path) -> str:
@@ -151,7 +151,7 @@ def main() -> int:
     if not given.write:
         print(text)
         return 0
-    PART.write(text)
+    SECTION.write(text)
     return 0
 
 

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.page import DOCS, Part
+from benchmarks.page import DOCS, Section
 from foretune.tuner.config.intervention import Intervention, Own
 from foretune.tuner.config.interventions import INTERVENTIONS
 
-PART = Part(DOCS / "interventions.md", "interventions")
+SECTION = Section(DOCS / "interventions.md", "interventions")
 ACTS = {
     "start": "weights at the start",
     "forward": "forward pass",
@@ -64,7 +64,7 @@ def main() -> int:
     if not parser.parse_args().write:
         print(table(), end="")
         return 0
-    PART.write(table())
+    SECTION.write(table())
     return 0
 
 

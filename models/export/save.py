@@ -55,19 +55,12 @@ def export_model(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
     _check_scales(model, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save = save_gguf if format == "gguf" else save_ternary
-    written = save(
-        path,
-        model,
-        config,
-        quantization,
-        packing_name=packing,
-        rest_dtype=rest_dtype,
-        facts=facts,
-    )
-    if isinstance(written, ExportSize):
-        return Exported(path=path, size=written, sentences=())
-    return Exported(path=path, size=written.size, sentences=written.sentences)
+    how: dict[str, Any] = {"packing_name": packing, "rest_dtype": rest_dtype, "facts": facts}
+    if format == "gguf":
+        written = save_gguf(path, model, config, quantization, **how)
+        return Exported(path=path, size=written.size, sentences=written.sentences)
+    size = save_ternary(path, model, config, quantization, **how)
+    return Exported(path=path, size=size, sentences=())
 
 
 def _check_scales(model: nn.Module, config: Buildable) -> None:

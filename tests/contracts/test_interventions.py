@@ -193,7 +193,7 @@ def test_what_makes_no_sense_together_is_one_sentence(names, sentence, base):
 
 def test_the_page_has_the_table_of_the_rows():
     """If not: python -m benchmarks.science.intervention_page --write."""
-    assert intervention_page.PART.read() == intervention_page.table()
+    assert intervention_page.SECTION.read() == intervention_page.table()
 
 
 def test_a_row_says_what_it_does_in_a_sentence_and_who_proposed_it_without_breaking_a_table():

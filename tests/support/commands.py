@@ -34,11 +34,12 @@ def call(capsys, line, **names):
 def refused(capsys, line, **names):
     """Runs a command that must be refused; returns its one sentence.
 
-    Nothing else is printed, but a sweep's first line, which names its space and its folder.
+    Nothing else is printed, but the first line of a sweep: it names its space and its folder.
     """
     code, out, err = call(capsys, line, **names)
     assert code == 2
-    assert re.fullmatch(r"(foretune sweep \S+ -> .+\n)?", out), out
+    first = r"(foretune sweep \S+ -> .+\n)?" if line.startswith("sweep ") else ""
+    assert re.fullmatch(first, out), out
     assert err.startswith("foretune: ")
     assert err.count("\n") == 1
     return err
