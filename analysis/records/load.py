@@ -5,7 +5,7 @@ themselves; `collect` rebuilds the Parquet files. Neither needs Ray or torch.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,28 +39,35 @@ class Records:
     telemetry: pd.DataFrame
     """One row per run and step, sorted; columns in `analysis.records.schema.TELEMETRY_COLUMNS`."""
     status: str
+    left_out: tuple[str, ...] = ()
+    """A sentence for each run whose files are damaged: it is in no table."""
 
 
 def load(directory: str | os.PathLike[str]) -> Records:
-    """The records of a sweep, from its tables where they are fresh, else from its runs."""
+    """The records of a sweep, from its tables where they are fresh, else from its runs.
+
+    A damaged run is left out, and named.
+    """
     root = _sweep_directory(directory)
-    if _tables_are_fresh(root):
-        trials, telemetry = (pd.read_parquet(root / name) for name in TABLES)
-        complete = set(TRIAL_COLUMNS) <= set(trials.columns) and "step" in telemetry.columns
-        # Copied directories keep their old times, so a table can be newer and still lack runs.
-        if complete and len(trials) == sum(1 for _ in root.glob("runs/*/run.json")):
-            return _records(root, trials, telemetry)
-    return _records(root, *_read_runs(root))
+    tables = _fresh_tables(root)
+    if tables is None:
+        return _records(root, *_read_runs(root))
+    trials, telemetry = tables
+    return _records(root, trials, telemetry, ())
 
 
 def collect(directory: str | os.PathLike[str]) -> Records:
-    """The records of a sweep, read from its runs; writes both tables, each in one atomic step."""
+    """The records of a sweep, read from its runs; writes both tables, each in one atomic step.
+
+    A damaged run is left out, and named.
+    """
     root = _sweep_directory(directory)
-    trials, telemetry = _read_runs(root)
+    trials, telemetry, left_out = _read_runs(root)
     for name, frame in zip(TABLES, (trials, telemetry), strict=True):
         with atomic_write(root / name, shared=True) as partial:
-            frame.to_parquet(partial, index=False)
-    return _records(root, *(pd.read_parquet(root / name) for name in TABLES))
+            frame.to_parquet(partial, index=False, write_page_checksum=True)
+    trials, telemetry = (_read_table(root / name) for name in TABLES)
+    return _records(root, trials, telemetry, left_out)
 
 
 def _sweep_directory(directory: str | os.PathLike[str]) -> Path:
@@ -88,12 +95,27 @@ def _run_directories(root: Path) -> list[Path]:
     return sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
 
 
-def _tables_are_fresh(root: Path) -> bool:
+def _fresh_tables(root: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Both tables, where they are newer than all that they were made of, whole, and of all runs."""
     tables = [root / name for name in TABLES]
     if not all(path.exists() for path in tables):
-        return False
+        return None
     oldest = min(path.stat().st_mtime_ns for path in tables)
-    return all(_modified(path) < oldest for path in _sources(root))
+    if not all(_modified(path) < oldest for path in _sources(root)):
+        return None
+    try:
+        trials, telemetry = map(_read_table, tables)
+    except Exception:  # Whatever Arrow makes of random bytes.
+        return None
+    complete = set(TRIAL_COLUMNS) <= set(trials.columns) and "step" in telemetry.columns
+    # Copied directories keep their old times, so a table can be newer and still lack runs.
+    if complete and len(trials) == sum(1 for _ in root.glob("runs/*/run.json")):
+        return trials, telemetry
+    return None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path, page_checksum_verification=True)
 
 
 def _sources(root: Path) -> Iterator[Path]:
@@ -107,9 +129,26 @@ def _modified(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _read_runs(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    read = [run for path in _run_directories(root) if (run := read_run(path)) is not None]
-    return _trials([trial for trial, _ in read]), _telemetry([rows for _, rows in read])
+def _read_runs(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    read: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    left_out = []
+    for path in _run_directories(root):
+        try:
+            run = read_run(path)
+            if run is not None:
+                _check_alone(path, run[0]["run_id"], read)
+                read[run[0]["run_id"]] = run
+        except (ValueError, OSError) as error:
+            left_out.append(f"run {path.name} is left out: {error}")
+    trials, telemetry = zip(*read.values(), strict=True) if read else ((), ())
+    return _trials(list(trials)), _telemetry(list(telemetry)), tuple(left_out)
+
+
+def _check_alone(path: Path, run_id: str, others: Mapping[str, Any]) -> None:
+    if run_id in others:
+        raise ValueError(
+            f"{path / 'run.json'} must be of a run of its own, got {run_id} again; remove the copy"
+        )
 
 
 def _trials(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -159,24 +198,35 @@ def _telemetry(runs: list[list[dict[str, Any]]]) -> pd.DataFrame:
     return frame.sort_values(["run_id", "step"], ignore_index=True)
 
 
-def _records(root: Path, trials: pd.DataFrame, telemetry: pd.DataFrame) -> Records:
+def _records(
+    root: Path, trials: pd.DataFrame, telemetry: pd.DataFrame, left_out: tuple[str, ...]
+) -> Records:
     path = root / "sweep.json"
-    sweep = read_json(path) if path.exists() else {}
+    try:
+        sweep = read_json(path) if path.exists() else {}
+    except ValueError as error:
+        sweep, left_out = {}, (*left_out, f"sweep.json is left out: {error}")
     if sweep.get("format", FORMAT) != FORMAT:
         raise ValueError(
             f"{path} must have format {FORMAT}, got {sweep['format']!r}; read it with the version "
             "of foretune that wrote it"
         )
-    return Records(root, sweep, trials, telemetry, _status(root, sweep, trials))
+    status = _status(root, sweep, trials, left_out)
+    return Records(root, sweep, trials, telemetry, status, left_out)
 
 
-def _status(root: Path, sweep: dict[str, Any], trials: pd.DataFrame) -> str:
+def _status(
+    root: Path, sweep: dict[str, Any], trials: pd.DataFrame, left_out: tuple[str, ...]
+) -> str:
     counts = trials["outcome"].value_counts()
     parts = [f"{counts[name]} {name}" for name in OUTCOMES if counts.get(name, 0)]
     text = f"{len(trials)} runs: {', '.join(parts)}" if parts else "no run has started yet"
-    without = len(_run_directories(root)) - len(trials)
-    if (root / "runs").is_dir() and without > 0:
+    folders = _run_directories(root)
+    without = sum(not (path / "run.json").exists() for path in folders)
+    if without:
         text += f"; {without} run directories hold no run.json yet and are left out"
+    if damaged := len(folders) - without - len(trials):
+        text += f"; {damaged} damaged run{'s' * (damaged > 1)} left out"
     if counts.get(UNFINISHED, 0):
         text += "; unfinished runs are left out of every verdict"
-    return text if sweep else f"{text}; sweep.json is missing, so the command is unknown"
+    return text if sweep else f"{text}; sweep.json is missing or damaged, so the command is unknown"

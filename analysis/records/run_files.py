@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foretune.analysis.records.checksum import check_unchanged
+from foretune.analysis.records.rows import begin_with, parse_row
 from foretune.analysis.records.schema import OUTCOMES, UNFINISHED
 
 RUN_FILES = ("run.json", "metrics.jsonl", "outcome.json")
@@ -15,7 +17,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError where the file holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # Of JSON, or of its encoding.
         raise ValueError(
             f"{path} must hold one JSON object, got text that can't be parsed ({error}); "
             "restore the file or remove the directory that holds it"
@@ -49,15 +51,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def parse_row(line: bytes) -> dict[str, Any] | None:
-    """The row of one line of a `metrics.jsonl`; None for a torn or damaged one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-
-
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration as dotted paths; lists become JSON text so that they compare."""
     flat: dict[str, Any] = {}
@@ -77,14 +70,24 @@ def finite(value: Any) -> float:
 
 
 def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-    """One run as a row of the trials table and its telemetry rows; None without `run.json`."""
+    """One run as a row of the trials table and its telemetry rows; None without `run.json`.
+
+    Raises ValueError where a file is damaged, has changed since it was written, or is another
+    run's.
+    """
     if not (directory / "run.json").exists():
         return None
-    run = read_json(directory / "run.json")
+    run = _record(directory / "run.json")
     outcome_path = directory / "outcome.json"
-    outcome = read_json(outcome_path) if outcome_path.exists() else {}
+    outcome = _record(outcome_path) if outcome_path.exists() else {}
     rows = read_metrics(directory / "metrics.jsonl")
     run_id = str(run.get("run_id", directory.name))
+    if outcome.get("run_id", run_id) != run_id:
+        raise ValueError(
+            f"{outcome_path} must be of run {run_id}, got that of {outcome['run_id']!r:.40}; "
+            f"restore it"
+        )
+    _check_rows(directory / "metrics.jsonl", outcome.get("rows"))
     config = run.get("config")
     if not isinstance(config, dict):
         raise ValueError(
@@ -93,6 +96,22 @@ def read_run(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | N
         )
     trial = {"run_id": run_id, **_sizes(run), **flatten(config), **_ending(outcome, rows)}
     return trial, [{"run_id": run_id, **row} for row in rows]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    check_unchanged(path)
+    return value
+
+
+def _check_rows(path: Path, rows: Any) -> None:
+    """ValueError where the rows that a run ended with aren't there; older records note none."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if isinstance(rows, Mapping) and not begin_with(lines, rows):
+        raise ValueError(
+            f"{path} must hold the {rows.get('count')} rows that its run ended with, got others; "
+            f"restore it, or train the run again with foretune resume"
+        )
 
 
 def _sizes(run: Mapping[str, Any]) -> dict[str, float]:

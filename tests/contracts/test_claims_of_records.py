@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
                 f"optimizer.lr={lr}", "--device", "cpu",
                 *(["--set", "optimizer.epsilon=0.0"] if lr == "1e3" else []),
             ])  # fmt: skip
-        assert end.value.code == 0
+        assert end.value.code == (4 if lr == "1e3" else 0)  # The last one diverges.
     return directory / "out"
 
 

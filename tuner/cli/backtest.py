@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.cli.collect import read_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,14 +22,12 @@ def backtest(directory: Positional[str], /, *, share: float = 0.05) -> int:
         directory: the sweep's directory.
         share: share of each run's steps that forecasts inside it may see, 0 to 1.
     """
-    from foretune import analysis
-
     if not 0 < share < 1:
         raise ArgumentError(
             Argument("share"), f" must be above 0 and below 1, got {share:g}; 0.05 is usual."
         )
     root = Path(directory)
-    records = analysis.load(root)
+    records = read_records(root)
     trials = records.trials[records.trials["outcome"].isin(["finished", "diverged"])]
     if trials.empty:
         raise ValueError(

@@ -32,6 +32,7 @@ def export(
     packing: Literal["base3", "2bit"] = "base3",
     rest_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     out: str = "",
+    preset: str = "",
 ) -> int:
     """A finished ternary run as a file with packed weights, read back and evaluated.
 
@@ -46,13 +47,18 @@ def export(
         rest_dtype: number type of all that isn't ternary; bf16 is for safetensors, fp16 for gguf.
         out: new file, ending in the format's name; empty is <run_id>-<packing>.<format> in the
             run's directory.
+        preset: FILE.py that defines the run's own model, where it isn't in the folder that you
+            start from: no other code that records name is run.
     """
     from foretune.models.export.llama_layout import check_llama
     from foretune.models.export.save import load_model
+    from foretune.tuner.config.user_files import load_file
     from foretune.tuner.records.exported import compare, read_finished, stream_of, trained_model
     from foretune.tuner.records.files import local_path
 
     named = local_path("out", out, file=True) if out else None
+    if preset:
+        load_file(preset)
     finished = read_finished(Path(directory))
     _check_exportable(finished.run, format)
     _check_rest(rest_dtype, format)

@@ -101,9 +101,20 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
     except ValueError as error:
         print(f"foretune: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not _is_model_error(error):
+            raise
+        print(f"foretune: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt as error:
         print(f"foretune: {str(error) or 'Interrupted.'}", file=sys.stderr)
         return 130
+
+
+def _is_model_error(error: Exception) -> bool:
+    """Whether a user's model failed; a command that has built none hasn't loaded torch."""
+    module = sys.modules.get("foretune.tuner.training.own_code")
+    return module is not None and isinstance(error, module.ModelError)
 
 
 def flag(argument: str) -> str:

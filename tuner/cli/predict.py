@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.cli.collect import read_records
 
 if TYPE_CHECKING:
     from foretune import analysis
@@ -56,15 +57,16 @@ def predict(
             Argument("save"),
             f" must name a new file, since a forecast is frozen once made, got {save}.",
         )
+    _params_at(root, size, settings)  # For its checks, before anything is forecast.
+    records = read_records(root)
     ask = partial(
         analysis.predict,
-        root,
+        records,
         size=size,
         lr=lr,
         threshold=_threshold(threshold),
         level=level,
     )
-    _params_at(root, size, settings)  # For its checks, before anything is forecast.
     prediction = ask(n_params=_params_at(root, size))
     on_its_ladder = _params_at(root, size, values=prediction.family_values)
     if on_its_ladder != prediction.n_params:
@@ -82,7 +84,7 @@ def predict(
     if not prediction.outlook.get("fix") and (fix := _shipped_advice(root, prediction, lr)):
         print(f"likeliest fix: {fix}")
     if settings:
-        print(f"at {' '.join(at)}: {_elsewhere(root, size, prediction, settings)}")
+        print(f"at {' '.join(at)}: {_elsewhere(records, size, prediction, settings)}")
     print(f"horizon: {prediction.horizon}")
     if save:
         print(f"frozen in {save}")
@@ -90,19 +92,20 @@ def predict(
 
 
 def _elsewhere(
-    directory: Path, size: int, prediction: "analysis.Prediction", settings: Mapping[str, Any]
+    records: "analysis.Records",
+    size: int,
+    prediction: "analysis.Prediction",
+    settings: Mapping[str, Any],
 ) -> str:
     """The critical learning rate at other values of the axes, from the runs that varied them."""
-    from foretune import analysis
     from foretune.analysis.laws.axes import AXES, predict_at
     from foretune.analysis.records.families import select
 
-    records = analysis.load(directory)
     same = {k: v for k, v in prediction.family_values.items() if k not in AXES}
     found = predict_at(
         select(records.trials, same),
         records.telemetry,
-        n_params=_params_at(directory, size, settings, prediction.family_values),
+        n_params=_params_at(records.directory, size, settings, prediction.family_values),
         settings=settings,
         threshold=prediction.threshold,
         level=prediction.level,
@@ -159,7 +162,6 @@ def _params_at(
     values are a family's, of which those that say what ladder it stands on count.
     """
     from foretune.analysis.records.families import LADDER, WIDTH
-    from foretune.analysis.records.run_files import read_json
     from foretune.models import at_size, count, has_ladder
     from foretune.tuner.records.run_json import from_config
     from foretune.tuner.records.sweep_json import SweepRecord
@@ -170,10 +172,14 @@ def _params_at(
         raise ValueError(f"DIR must hold runs, got none in {directory}.")
     # As the files have it: in a decoded config a field that its version didn't know has a value.
     ladder = {path: value for path, value in (values or {}).items() if path in (LADDER, WIDTH)}
+    readable = [facts for facts in map(_facts, run_files) if facts]
     facts = min(
-        (f for f in map(read_json, run_files) if _has(f["config"], ladder)),
+        (f for f in readable if _has(f["config"], ladder)),
         key=lambda f: (f["size"], f["n_params"]),
+        default=None,
     )
+    if facts is None:
+        raise ValueError(f"DIR must hold runs that can be read, got none in {directory}.")
     model = from_config(facts["config"]).model
     if not has_ladder(model):
         raise ArgumentError(
@@ -196,6 +202,18 @@ def _params_at(
             " alone.",
         )
     return count(replace(at_size(model, size), **own)).n_params
+
+
+def _facts(run_json: Path) -> dict[str, Any]:
+    """What a run.json says of its run; nothing where it is damaged."""
+    from foretune.analysis.records.run_files import read_json
+
+    try:
+        facts = read_json(run_json)
+    except ValueError:
+        return {}
+    numbers = all(isinstance(facts.get(name), int | float) for name in ("size", "n_params"))
+    return facts if numbers and isinstance(facts.get("config"), dict) else {}
 
 
 def _has(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.cli.collect import read_records
 
 
 def report(
@@ -21,7 +22,6 @@ def report(
         directory: the sweep's directory.
         checks: predictions to hold against sweeps at the size that they speak of.
     """
-    from foretune import analysis
     from foretune.analysis.measures.thresholds import ATTENTION_LOGIT
     from foretune.analysis.report.findings import find, headline
     from foretune.analysis.report.report import write_page
@@ -30,7 +30,7 @@ def report(
 
     root = Path(directory)
     pairs = [_check(text) for text in checks]
-    records = analysis.load(root)
+    records = read_records(root)
     found = find(records, checks=pairs, level=0.9, threshold=ATTENTION_LOGIT.value)
     page = write_page(found)
     print(headline(found))

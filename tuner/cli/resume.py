@@ -5,21 +5,23 @@ from pathlib import Path
 from tyro.conf import Positional
 
 
-def resume(directory: Positional[str], /, *, address: str = "") -> int:
+def resume(directory: Positional[str], /, *, address: str = "", preset: str = "") -> int:
     """Continues an interrupted sweep: trials with an outcome are kept, the rest go on.
 
     Args:
         directory: the sweep's directory.
         address: Ray cluster to join instead of the sweep's own, auto or HOST:PORT.
+        preset: FILE.py:NAME of the sweep's own preset, where its file isn't in the folder that you
+            start from: no other code that records name is run.
     """
     from dataclasses import replace
 
     from foretune.tuner.cli.end_table import finish
-    from foretune.tuner.planning.execution import Execution
+    from foretune.tuner.planning.execution import recorded_execution
     from foretune.tuner.records.sweep_json import SweepRecord
     from foretune.tuner.sweeps.sweep import resume as go_on
 
-    execution = Execution(**SweepRecord.read(Path(directory)).execution)
+    execution = recorded_execution(SweepRecord.read(Path(directory)).execution)
     if address:
         execution = replace(execution, address=address)
-    return finish(go_on(Path(directory), execution=execution))
+    return finish(go_on(Path(directory), execution=execution, preset=preset))

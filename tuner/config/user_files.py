@@ -3,13 +3,23 @@
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
 def load_name(reference: str, *, default: str) -> Any:
     """Returns the object that `FILE.py:NAME` names (NAME may be left out for `default`)."""
-    file, _, name = reference.partition(":")
-    path, name = Path(file), name or default
+    module = load_file(reference)
+    name = reference.partition(":")[2] or default
+    if not hasattr(module, name):
+        path = Path(reference.partition(":")[0])
+        raise ValueError(f"{path} must define {name}, got none; name another with {path}:NAME.")
+    return getattr(module, name)
+
+
+def load_file(reference: str) -> ModuleType:
+    """Returns the module of a user's `FILE.py`, or of `FILE.py:NAME`."""
+    path = Path(reference.partition(":")[0])
     if not path.is_file():
         raise ValueError(f"{reference} must name a file that exists, got no {path}.")
     # Under its own name and from its own folder, so that a worker or a resume can import it.
@@ -24,6 +34,4 @@ def load_name(reference: str, *, default: str) -> Any:
             f"{path} must have a name of its own, got {path.stem}, which is the module "
             f"{module.__file__}; rename it."
         )
-    if not hasattr(module, name):
-        raise ValueError(f"{path} must define {name}, got none; name another with {path}:NAME.")
-    return getattr(module, name)
+    return module

@@ -5,8 +5,9 @@ The fields and their checks are apart: a command line reads the fields as they w
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import arg
 
@@ -113,3 +114,14 @@ def check_share(name: str, share: float) -> None:
     """Raises ValueError for what isn't a share of runs."""
     if not 0 <= share <= 1:
         raise ValueError(f"{name} must be a share from 0 to 1, got {share:g}.")
+
+
+def recorded_execution(facts: Mapping[str, Any]) -> Execution:
+    """Returns the execution that `sweep.json` says; keys of other versions are passed over.
+
+    Raises ValueError for what can't be.
+    """
+    from foretune.tuner.records.files import known_fields
+    from foretune.tuner.records.sweep_json import SWEEP_FILE
+
+    return Execution(**known_fields(facts, Execution, f"execution in {SWEEP_FILE}"))

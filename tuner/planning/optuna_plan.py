@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from optuna.samplers import RandomSampler
@@ -22,6 +23,7 @@ from foretune.tuner.planning.optuna_space import (
 from foretune.tuner.planning.optuna_study import quiet
 from foretune.tuner.planning.plan import Plan, check_streams
 from foretune.tuner.planning.run_names import short
+from foretune.tuner.records.own_models import check_asked
 
 EXAMPLES, TRIES = 20, 200
 """Random draws of each part that are looked at beforehand, and how many may be impossible."""
@@ -132,10 +134,26 @@ class OpenPlan:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "OpenPlan":
-        """Returns the plan of `to_json`; its own `space` is empty, since Optuna's has it all."""
+        """Returns the plan of `to_json`; its own `space` is empty, since Optuna's has it all.
+
+        Raises ValueError for what is none, and for code of users' own that nobody has asked for.
+        """
+        try:
+            return cls._from_json(facts)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"sweep.json must hold what its runs are drawn from in draws, got another value "
+                f"({type(error).__name__}: {error}); restore it."
+            ) from None
+
+    @classmethod
+    def _from_json(cls, facts: Mapping[str, Any]) -> "OpenPlan":
+        preset = unpack_value(facts["preset"])
+        if isinstance(preset, str) and ".py" in preset:
+            check_asked("The preset of sweep.json", Path(preset.partition(":")[0]))
         plan = Plan(
             {},
-            preset=unpack_value(facts["preset"]),
+            preset=preset,
             search="optuna",
             num_samples=facts["num_samples"],
             seed=facts["seed"],

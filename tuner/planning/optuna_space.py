@@ -5,7 +5,6 @@ A space of several parts is a choice of the part, and the fields of each have na
 sweep draws from it again.
 """
 
-import importlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from ray.tune.search.sample import (
 )
 
 from foretune.tuner.planning.spaces import Space, domain_text, parts_of
+from foretune.tuner.records.own_models import recorded_class
 from foretune.tuner.records.run_json import from_config, to_config
 
 PART = "part"
@@ -231,14 +231,6 @@ def unpack_value(value: Any) -> Any:
         return tuple(map(unpack_value, value))
     if not isinstance(value, Mapping):
         return value
-    path: str = value["class"]
-    module, _, name = path.partition(":")
-    module = MOVED.get(module, module)
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(
-            f"{value['class']} of sweep.json must be importable here; start from the folder that "
-            f"holds its module."
-        ) from None
+    module, _, name = str(value["class"]).partition(":")
+    cls = recorded_class("A class of sweep.json", f"{MOVED.get(module, module)}:{name}")
     return from_config(value["fields"], cls)

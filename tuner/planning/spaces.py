@@ -15,7 +15,7 @@ from foretune.tuner.config.interventions import INTERVENTIONS
 from foretune.tuner.config.override import near
 from foretune.tuner.config.resolve import INTERVENTION, SIZE
 from foretune.tuner.config.run import Run
-from foretune.tuner.config.user_files import load_name
+from foretune.tuner.config.user_files import load_file, load_name
 from foretune.tuner.records.run_json import to_config
 
 Part = Mapping[str, Any]
@@ -55,7 +55,7 @@ def _with_each(space: Space) -> Space:
 def named_preset(name: str) -> str | Run:
     """Returns the preset of a space's module: its PRESET, or lm-tiny."""
     if ".py" in name:
-        module = load_name(f"{name.partition(':')[0]}:__dict__", default="")
+        module = vars(load_file(name))
     else:
         module = vars(space_module(name)) if name in SPACES else {}
     preset = module.get("PRESET", DEFAULT_PRESET)

@@ -4,22 +4,26 @@ A run with `run.json` and no `outcome.json` is unfinished. `run_json`, `outcome_
 `sweep_json` beside this have the files.
 """
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foretune.analysis.records.run_files import read_metrics
+from foretune.analysis.records.checksum import CHECKSUMS_FILE
+from foretune.analysis.records.rows import whole_lines
 from foretune.argument_error import Argument, ArgumentError
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import load_source
-from foretune.tuner.records.files import check_writable
+from foretune.tuner.records.damage import own_record, why_not_ended
+from foretune.tuner.records.files import METRICS_FILE, check_writable
 from foretune.tuner.records.outcome_json import OUTCOME_FILE, RunEnd
-from foretune.tuner.records.run_json import RunRecord, describe, run_id
+from foretune.tuner.records.restart import restart_of
+from foretune.tuner.records.run_json import RunRecord, describe
 from foretune.tuner.records.sweep_json import SWEEP_FILE, SweepRecord
-from foretune.tuner.training.checkpoint import peek
 from foretune.tuner.training.outcome import objective
 
 
@@ -31,12 +35,20 @@ def check_new(directory: Path) -> None:
             f" must be a new directory, got {directory}, which holds a sweep; continue it with "
             f"'foretune resume {directory}' or name another.",
         )
-    if os.path.exists(directory / "runs"):
+    folders = list((directory / "runs").glob("*/"))
+    if os.path.exists(directory / "runs") and not (folders and all(map(_unbegun, folders))):
         raise ArgumentError(
             Argument("out"),
             f" must be a new directory, got {directory}, which holds runs of foretune train; name "
             f"another.",
         )
+
+
+def _unbegun(folder: Path) -> bool:
+    """Whether a run was being written down, and has never begun: a sweep ended there before its
+    sweep.json."""
+    names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
+    return names <= {"run.json", CHECKSUMS_FILE}
 
 
 def holds_sweep(directory: Path) -> bool:
@@ -80,6 +92,8 @@ def write_down(
     directory holds another sweep.
     """
     check_new(directory)
+    for folder in (directory / "runs").glob("*/"):  # None has begun.
+        shutil.rmtree(folder)
     for record in (*runs, *ended):
         record.write(directory / "runs" / record.run_id)
     (directory / "runs").mkdir(parents=True, exist_ok=True)  # A search has no runs yet.
@@ -101,38 +115,87 @@ def enlarge(directory: Path, runs: list[RunRecord], plan: Mapping[str, Any]) -> 
     return len(new)
 
 
-def read_runs(directory: Path) -> tuple[list[RunRecord], list[RunRecord]]:
+def read_runs(
+    directory: Path, *, repair: Callable[[str], object] | None = None
+) -> tuple[list[RunRecord], list[RunRecord]]:
     """Returns the runs without an outcome and those with one.
 
-    Raises ValueError where a run is not the one that its folder is named after, or its text has
-    changed.
+    One whose run.json is damaged is left out, since nobody knows it. One whose outcome.json can't
+    be believed counts as without: repair takes that file away; it is called with a sentence on all
+    that is damaged. Raises ValueError where the text of a run has changed.
     """
-    waiting, ended = [], []
-    for path in sorted((directory / "runs").glob("*/run.json")):
-        record = RunRecord.read(path.parent)
-        if not run_id(record.run) == record.run_id == path.parent.name:
-            raise ValueError(
-                f"{path} must hold the run that its folder is named after, got another config; "
-                f"restore it."
-            )
-        data = record.run.data
-        if load_source(data).sha256 != record.data_sha256:
-            raise ValueError(
-                f"The text of {data.name} must be the one that the sweep began with, got "
-                f"another (a different Python or a changed file); restore it or start a new sweep."
-            )
-        (ended if (path.parent / OUTCOME_FILE).exists() else waiting).append(record)
+    say = repair or (lambda sentence: None)
+    waiting: list[RunRecord] = []
+    ended: list[RunRecord] = []
+    texts: dict[Any, str] = {}
+    lost = 0
+    for folder in sorted((directory / "runs").glob("*/")):
+        try:
+            record = own_record(folder)
+        except ValueError as error:
+            say(f"Run {folder.name} is left out: {error}")
+            lost += 1
+            continue
+        if record is None:
+            continue
+        _check_text(record, texts)
+        why = why_not_ended(folder, record)
+        if why:
+            say(f"Run {folder.name} is trained again: {why}")
+            if repair:
+                (folder / OUTCOME_FILE).unlink()
+        if why or not (folder / OUTCOME_FILE).exists():
+            waiting.append(record)
+            restart = restart_of(folder, record.run)
+            if restart.wrong:
+                say(f"Run {folder.name}: {restart.note}")
+        else:
+            ended.append(record)
+    gone = _gone(directory, found := len(waiting) + len(ended) + lost)
+    if gone:
+        say(
+            f"Of the {gone + found} runs that {SWEEP_FILE} counts {gone} can't be found in "
+            f"{directory / 'runs'}; restore what is missing, or start a new sweep."
+        )
     return waiting, ended
 
 
+def _check_text(record: RunRecord, texts: dict[Any, str]) -> None:
+    data = record.run.data
+    if data not in texts:
+        texts[data] = load_source(data).sha256
+    if texts[data] != record.data_sha256:
+        raise ValueError(
+            f"The text of {data.name} must be the one that the sweep began with, got "
+            f"another (a different Python or a changed file); restore it or start a new sweep."
+        )
+
+
 def count_outcomes(directory: Path) -> dict[str, int]:
-    """Returns how many runs of a sweep ended how; `unfinished` counts those without an outcome."""
+    """Returns how many runs of a sweep ended how.
+
+    `unfinished` counts those without an outcome, `lost` those whose records are damaged or gone.
+    """
     counts: dict[str, int] = {}
-    for run_json in sorted((directory / "runs").glob("*/run.json")):
-        end = RunEnd.read(run_json.parent)
-        name = end.outcome.outcome if end else "unfinished"
+    for folder in sorted((directory / "runs").glob("*/")):
+        try:
+            if own_record(folder) is None:
+                continue
+            end = RunEnd.read(folder)
+            name = end.outcome.outcome if end else "unfinished"
+        except ValueError:
+            name = "lost"
         counts[name] = counts.get(name, 0) + 1
-    return counts
+    gone = _gone(directory, sum(counts.values()))
+    return {**counts, "lost": counts.get("lost", 0) + gone} if gone else counts
+
+
+def _gone(directory: Path, found: int) -> int:
+    """How many runs have no folder; a search has as many as it has drawn."""
+    if not holds_sweep(directory):
+        return 0
+    sweep = SweepRecord.read(directory)
+    return max(0, sweep.trials - found) if sweep.draws is None else 0
 
 
 def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
@@ -141,11 +204,9 @@ def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | 
     A run without an outcome has no end, and its reports are those up to its checkpoint: it goes on
     from there, and the later ones come again.
     """
-    losses = {
-        row["step"]: row["val_loss"]
-        for row in read_metrics(run_dir / "metrics.jsonl")
-        if "val_loss" in row
-    }
+    lines = whole_lines(run_dir / METRICS_FILE)
+    rows = [json.loads(line) for line in lines]
+    losses = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row}
     ended, end = RunEnd.read(run_dir), None
     if ended is not None:
         outcome = ended.outcome
@@ -153,9 +214,10 @@ def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | 
         # A run that finishes reports its last validation as its end.
         last = outcome.step - (outcome.outcome == "finished")
     else:
-        last, loss = _checkpointed(run_dir / "checkpoint")
-        if loss is not None:  # Its row is written with the next update, which a kill prevents.
-            losses[last] = loss
+        restart = restart_of(run_dir)
+        last = restart.step
+        if restart.val_loss is not None:  # Its row is written with the next update, which a kill
+            losses[last] = restart.val_loss  # prevents.
     at_init = losses.get(0)
     reports = [
         {"step": step, "objective": objective(at_init, loss)}
@@ -163,9 +225,3 @@ def past_reports(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | 
         if 0 < step <= last
     ]
     return reports, end
-
-
-def _checkpointed(directory: Path) -> tuple[int, float | None]:
-    """Step of a checkpoint, and the validation loss at that step; 0 and none without one."""
-    state = peek(directory)
-    return (int(state["step"]), state["row"].get("val_loss")) if state else (0, None)

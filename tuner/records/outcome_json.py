@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foretune.tuner.records.files import known_fields, read_json, write_json
+from foretune.tuner.records.files import known_fields, read_json, write_record
 from foretune.tuner.training.outcome import Outcome
 
 OUTCOME_FILE = "outcome.json"
@@ -35,11 +36,21 @@ class RunEnd:
     """The finite number that a searcher or scheduler saw."""
     times: Times | None = None
     """Of a trial; none for `foretune train`."""
+    rows: Mapping[str, Any] | None = None
+    """How many rows of `metrics.jsonl` it speaks of, and their checksum; none in older files."""
 
     @classmethod
-    def of(cls, run_id: str, outcome: Outcome, times: Times | None = None) -> "RunEnd":
-        """Returns the record of how a run ended."""
-        return cls(run_id=run_id, outcome=outcome, objective=outcome.objective, times=times)
+    def of(
+        cls,
+        run_id: str,
+        outcome: Outcome,
+        times: Times | None = None,
+        rows: Mapping[str, Any] | None = None,
+    ) -> "RunEnd":
+        """Returns the record of how a run ended; rows is what `MetricsFile` says of its own."""
+        return cls(
+            run_id=run_id, outcome=outcome, objective=outcome.objective, times=times, rows=rows
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON values of the file; a value that isn't finite becomes text."""
@@ -52,6 +63,7 @@ class RunEnd:
             "value": value,
             "objective": self.objective,
             **(asdict(self.times) if self.times else {}),
+            **({"rows": dict(self.rows)} if self.rows is not None else {}),
         }
 
     @classmethod
@@ -60,10 +72,8 @@ class RunEnd:
 
         Unknown keys are passed over; ValueError where some are missing.
         """
-        known = known_fields(facts, Outcome, OUTCOME_FILE)
-        if known.get("value") is not None:
-            known["value"] = float(known["value"])
-        outcome = Outcome(**known)
+        facts = {**facts, "value": _number(facts.get("value"))}
+        outcome = Outcome(**known_fields(facts, Outcome, OUTCOME_FILE))
         times = Times(**known_fields(facts, Times, OUTCOME_FILE)) if "ended" in facts else None
         own = {"objective": outcome.objective, **facts, "outcome": outcome, "times": times}
         return cls(**known_fields(own, cls, OUTCOME_FILE))
@@ -77,4 +87,12 @@ class RunEnd:
 
     def write(self, run_dir: Path) -> None:
         """Writes outcome.json into the run's folder."""
-        write_json(run_dir / OUTCOME_FILE, self.to_json())
+        write_record(run_dir / OUTCOME_FILE, self.to_json())
+
+
+def _number(value: Any) -> Any:
+    """The number of a text like nan; anything else is for the rules of its field."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value

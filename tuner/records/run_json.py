@@ -4,7 +4,6 @@ A run with `run.json` and no `outcome.json` is unfinished.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
@@ -18,7 +17,9 @@ from foretune.models.quantization.stored_bytes import FP32_BYTES, weight_bytes
 from foretune.tuner.config.images import SOURCES, ImageData
 from foretune.tuner.config.run import Run
 from foretune.tuner.config.tokens import Data
-from foretune.tuner.records.files import known_fields, read_json, write_json
+from foretune.tuner.records.files import known_fields, read_json, write_record
+from foretune.tuner.records.own_models import kind_of, model_class
+from foretune.tuner.training.own_code import build
 
 FORMAT = 1
 """The value of `format` in run.json and sweep.json."""
@@ -29,16 +30,31 @@ def to_config(value: Any) -> Any:
     if not is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
     config = {f.name: to_config(getattr(value, f.name)) for f in fields(value)}
-    return {"kind": _kind(value), **config} if hasattr(value, "build") else config
+    return {"kind": kind_of(value), **config} if hasattr(value, "build") else config
 
 
-def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
+def from_config(
+    config: Mapping[str, Any], target: type = Run, models: Mapping[str, type] | None = None
+) -> Any:
     """Returns the Run of nested JSON values; the inverse of `to_config`.
 
-    A field that is not there, since an older version wrote the values, takes its default. Raises
-    ValueError where a user's model class can't be imported, or lacks a default for such a field,
-    and for a field that this version doesn't know.
+    A field that is not there, since an older version wrote the values, takes its default. models
+    are classes of users' models that may be used, by kind: see `model_class`. Raises ValueError
+    where a user's class can't be imported, or lacks a default for such a field, for a field that
+    this version doesn't know, and for values that are none of a run.
     """
+    try:
+        return _from_config(config, target, models)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise ValueError(
+            f"run.json must hold the config of a run, got another one ({type(error).__name__}: "
+            f"{error}); restore it."
+        ) from None
+
+
+def _from_config(
+    config: Mapping[str, Any], target: type, models: Mapping[str, type] | None = None
+) -> Any:
     values: dict[str, Any] = {}
     unknown = config.keys() - {f.name for f in fields(target)} - {"kind"}
     if unknown:
@@ -53,11 +69,11 @@ def from_config(config: Mapping[str, Any], target: type = Run) -> Any:
             continue
         value = config[f.name]
         if f.name == "model" and target is Run:
-            values["model"] = from_config(value, _model_class(value["kind"]))
+            values["model"] = _from_config(value, model_class(value["kind"], models))
         elif f.name == "data" and target is Run:
-            values["data"] = from_config(value, ImageData if value["name"] in SOURCES else Data)
+            values["data"] = _from_config(value, ImageData if value["name"] in SOURCES else Data)
         elif isinstance(value, Mapping):
-            values[f.name] = from_config(value, cast("type", types[f.name]))
+            values[f.name] = _from_config(value, cast("type", types[f.name]))
         else:
             values[f.name] = _tuples(value)
     return target(**values)
@@ -78,25 +94,6 @@ def _check_default(f: "Field[Any]", target: type) -> None:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _kind(model: Any) -> str:
-    cls = type(model)
-    named = {c: name for name, c in MODELS.items()}
-    return named.get(cls, f"{cls.__module__}:{cls.__qualname__}")
-
-
-def _model_class(kind: str) -> type:
-    if kind in MODELS:
-        return MODELS[kind]
-    module, _, name = kind.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(
-            f"model.kind must be importable here, got {kind!r}; start from the folder that holds "
-            f"its module, and keep the class outside of __main__."
-        ) from None
 
 
 def run_id(run: Run) -> str:
@@ -176,26 +173,28 @@ class RunRecord:
         return facts
 
     @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "RunRecord":
+    def from_json(
+        cls, facts: Mapping[str, Any], models: Mapping[str, type] | None = None
+    ) -> "RunRecord":
         """Returns the record of the JSON values of a file.
 
-        Unknown keys are passed over. Raises ValueError where some are missing, and as `from_config`
-        does.
+        Unknown keys are passed over; models are as for `from_config`. Raises ValueError where some
+        are missing, and as `from_config` does.
         """
         known = known_fields(facts, cls, "run.json", run="config")
-        known["run"] = from_config(known["run"])
+        known["run"] = from_config(known["run"], models=models)
         if "draw" in known:
             known["draw"] = Draw.from_json(known["draw"])
         return cls(**known)
 
     @classmethod
-    def read(cls, run_dir: Path) -> "RunRecord":
-        """Returns the record of a run's folder; ValueError for a damaged file."""
-        return cls.from_json(read_json(run_dir / "run.json"))
+    def read(cls, run_dir: Path, models: Mapping[str, type] | None = None) -> "RunRecord":
+        """Returns the record of a run's folder, as `from_json`; ValueError for a damaged file."""
+        return cls.from_json(read_json(run_dir / "run.json"), models)
 
     def write(self, run_dir: Path) -> None:
         """Writes run.json into the run's folder."""
-        write_json(run_dir / "run.json", self.to_json())
+        write_record(run_dir / "run.json", self.to_json())
 
 
 _check_ours = lru_cache(maxsize=1024)(check_parametrization)
@@ -207,11 +206,12 @@ Of our own configs, which can't change: a user's may."""
 def describe(run: Run) -> RunRecord:
     """Returns the record of a run: id, rung, counts; its data isn't opened.
 
-    Raises ValueError where the run's parametrization doesn't fit its model.
+    Raises ValueError where the run's parametrization doesn't fit its model, and ModelError where a
+    user's own model can't be built.
     """
-    check = _check_ours if _kind(run.model) in MODELS else check_parametrization
+    check = _check_ours if kind_of(run.model) in MODELS else check_parametrization
     check(run.model, run.parametrization)
-    counts = count(run.model) if has_ladder(run.model) else count_module(run.model.build())
+    counts = count(run.model) if has_ladder(run.model) else count_module(build(run.model))
     return RunRecord(
         run_id=run_id(run),
         run=run,

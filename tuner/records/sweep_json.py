@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from foretune.tuner.records.files import known_fields, read_json, write_json
+from foretune.analysis.records.checksum import check_unchanged, has_changed
+from foretune.tuner.records.files import known_fields, read_json, write_record
 from foretune.tuner.records.run_json import FORMAT
 
 SWEEP_FILE = "sweep.json"
@@ -64,4 +65,17 @@ class SweepRecord:
 
     def write(self, directory: Path) -> None:
         """Writes sweep.json into the sweep's directory."""
-        write_json(directory / SWEEP_FILE, self.to_json())
+        write_record(directory / SWEEP_FILE, self.to_json())
+
+
+def change_of(directory: Path) -> str:
+    """Returns a sentence where sweep.json has changed since it was written, else nothing.
+
+    Raises ValueError where runs are drawn by it: others would be drawn.
+    """
+    path = directory / SWEEP_FILE
+    if not has_changed(path):
+        return ""
+    if SweepRecord.read(directory).draws is not None:
+        check_unchanged(path)
+    return f"{path} has changed since foretune wrote it; the sweep goes on with what it says now."

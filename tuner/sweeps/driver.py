@@ -99,7 +99,8 @@ class Driver(tune.Callback):
     def _end(self, trial: Trial, outcome: Outcome, result: Mapping[str, Any]) -> None:
         opened, started = result.get("opened", (None, None))
         times = Times(opened=opened, started=started, ended=time.time())
-        RunEnd.of(trial.run_id, outcome, times).write(self._runs_dir / trial.run_id)
+        end = RunEnd.of(trial.run_id, outcome, times, result.get("rows"))
+        end.write(self._runs_dir / trial.run_id)
         self.outcomes[trial.run_id] = outcome.outcome
         self._progress.ended(trial.run_id, self._labels[trial.run_id], outcome)
         for listener in self._listeners:

@@ -18,7 +18,8 @@ from foretune.tuner.cluster.connect import Connection, connect
 from foretune.tuner.cluster.interruption import Interruption
 from foretune.tuner.cluster.storage_probe import probe_storage
 from foretune.tuner.config.run import Run
-from foretune.tuner.planning.execution import Execution
+from foretune.tuner.config.user_files import load_file
+from foretune.tuner.planning.execution import Execution, recorded_execution
 from foretune.tuner.planning.forecast_skip import SkipRule, skips
 from foretune.tuner.planning.forecast_stop import limits, stopper_of
 from foretune.tuner.planning.optuna_plan import open_plan
@@ -37,7 +38,7 @@ from foretune.tuner.records.journal import (
 )
 from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versions
 from foretune.tuner.records.run_json import RunRecord, run_id
-from foretune.tuner.records.sweep_json import SweepRecord
+from foretune.tuner.records.sweep_json import SweepRecord, change_of
 from foretune.tuner.sweeps.trials import run_trials, scheduler_of
 from foretune.tuner.tracking.sender import MLflowSender, public
 
@@ -51,7 +52,8 @@ class SweepResult:
 
     directory: Path
     outcomes: Mapping[str, int]
-    """How many runs ended as finished, diverged, stopped, failed; `unfinished` counts the rest."""
+    """How many runs ended as finished, diverged, stopped, failed; `unfinished` counts those that
+    go on, `lost` those whose records are damaged or gone."""
     message: str
     """What waits for MLflow, or empty."""
     stalled: str = ""
@@ -59,10 +61,10 @@ class SweepResult:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 some trials failed, 130 interrupted."""
+        """0 done, 3 some trials failed or are lost, 130 interrupted."""
         if self.outcomes.get("unfinished"):
             return 130
-        return 3 if self.outcomes.get("failed") else 0
+        return 3 if self.outcomes.get("failed") or self.outcomes.get("lost") else 0
 
 
 def sweep(
@@ -137,17 +139,22 @@ def sweep_plan(
         return _execute(directory, execution, connection)
 
 
-def resume(out: str | Path, *, execution: Execution | None = None) -> SweepResult:
+def resume(out: str | Path, *, execution: Execution | None = None, preset: str = "") -> SweepResult:
     """Continues the sweep in a directory: runs with an outcome are kept, the rest go on.
 
+    preset is FILE.py:NAME of the sweep's own, where its file isn't below the working directory.
     Raises ValueError where the directory holds no sweep, or its runs or text have changed.
     """
     directory = Path(out).resolve()
     record = SweepRecord.read(directory)
-    execution = execution or Execution(**record.execution)
+    execution = execution or recorded_execution(record.execution)
     check_writable(directory)
+    if changed := change_of(directory):
+        print(changed, flush=True)
+    if preset:
+        load_file(preset)
     with _connection(execution, directory) as connection:
-        return _execute(directory, execution, connection)
+        return _execute(directory, execution, connection, preset)
 
 
 def holds_plan(directory: Path, plan: Plan) -> bool:
@@ -189,7 +196,9 @@ def interruption_note(directory: Path) -> str:
     return f"Interrupted; continue with: foretune resume {directory}"
 
 
-def _execute(directory: Path, execution: Execution, connection: Connection) -> SweepResult:
+def _execute(
+    directory: Path, execution: Execution, connection: Connection, preset: str = ""
+) -> SweepResult:
     lock = FileLock(directory / ".sweep.lock", timeout=0)
     try:
         lock.acquire()
@@ -198,8 +207,8 @@ def _execute(directory: Path, execution: Execution, connection: Connection) -> S
             f"DIR must have one sweep at a time, and another process runs {directory}; wait for it."
         ) from None
     with lock:
-        waiting, ended = read_runs(directory)
-        draws = _draws(directory, [*waiting, *ended], execution)
+        waiting, ended = read_runs(directory, repair=lambda sentence: print(sentence, flush=True))
+        draws = _draws(directory, [*waiting, *ended], execution, preset)
         sender = MLflowSender(
             directory, tracking_uri=execution.tracking_uri, experiment=execution.experiment
         )
@@ -235,7 +244,9 @@ def _execute(directory: Path, execution: Execution, connection: Connection) -> S
     return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
 
 
-def _draws(directory: Path, journal: list[RunRecord], execution: Execution) -> "Draws | None":
+def _draws(
+    directory: Path, journal: list[RunRecord], execution: Execution, preset: str
+) -> "Draws | None":
     """What draws the runs of a sweep, rebuilt from those that are written down."""
     record = SweepRecord.read(directory)
     if record.draws is None:
@@ -244,4 +255,6 @@ def _draws(directory: Path, journal: list[RunRecord], execution: Execution) -> "
     from foretune.tuner.planning.optuna_plan import OpenPlan
 
     skip = SkipRule(execution) if execution.skip_above < 1 else None
-    return Draws(directory, OpenPlan.from_json(record.draws), journal, skip=skip)
+    named = preset and isinstance(record.draws.get("preset"), str)
+    facts = {**record.draws, "preset": preset} if named else record.draws
+    return Draws(directory, OpenPlan.from_json(facts), journal, skip=skip)

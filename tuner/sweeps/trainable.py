@@ -18,8 +18,9 @@ from ray import tune
 
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.forecast_stop import ForecastStop, judge_in
-from foretune.tuner.records.files import MetricsFile
-from foretune.tuner.training.checkpoint import checkpoint_step
+from foretune.tuner.records.files import METRICS_FILE, MetricsFile
+from foretune.tuner.records.restart import restart_of
+from foretune.tuner.training.checkpoint import PREVIOUS_FILE
 from foretune.tuner.training.outcome import NO_LOSS, Outcome
 from foretune.tuner.training.train import Training
 
@@ -74,7 +75,7 @@ class RunTrainable(tune.Trainable):
         """Opens the run. Not in `setup`: Tune may set an actor up for a trial that another one
         runs, and such an actor must not touch the trial's files."""
         started, trial = time.time(), self._trial
-        self._fresh, self._last_checkpoint = False, time.monotonic()
+        self._fresh, self._last_checkpoint, self._saved_step = False, time.monotonic(), -1
         torch.set_num_threads(max(1, int(trial.threads)))
         try:
             self._open(Path(trial.directory), trial)
@@ -93,13 +94,13 @@ class RunTrainable(tune.Trainable):
                 f"wait for it or end it."
             ) from None
         self._checkpoint = directory / "checkpoint"
-        step = checkpoint_step(self._checkpoint)
-        self._metrics = MetricsFile(directory / "metrics.jsonl", keep_below=step or 0)
+        restart = restart_of(directory, trial.run)
+        self._metrics = MetricsFile(directory / METRICS_FILE, keep_below=restart.step)
         self._training = Training(
             trial.run,
             self._metrics,
             device="cuda" if trial.gpus else "cpu",
-            restore=self._checkpoint if step is not None else None,
+            restore=restart.checkpoint,
             judge=judge_in(directory, trial.run, trial.stop),
         )
         seen = self._training.stream.corpus.sha256
@@ -124,16 +125,18 @@ class RunTrainable(tune.Trainable):
 
     def _keep(self, training: Training) -> None:
         assert self._metrics is not None
-        self._metrics.flush()
         outcome = training.outcome
+        due = time.monotonic() - self._last_checkpoint >= self._trial.checkpoint_seconds
+        # Neither a checkpoint nor an end may outlive a power cut that its rows don't.
+        rows = self._metrics.sync() if due or outcome else None
+        self._metrics.flush()
         if outcome is not None:
             if self._trial.keep_models and outcome.outcome == "finished":
                 training.save_model(self._checkpoint)
-            return
-        due = time.monotonic() - self._last_checkpoint >= self._trial.checkpoint_seconds
-        if due:
-            training.save(self._checkpoint)
-            self._last_checkpoint = time.monotonic()
+            (self._checkpoint / PREVIOUS_FILE).unlink(missing_ok=True)
+        elif due:
+            training.save(self._checkpoint, rows=rows)
+            self._last_checkpoint, self._saved_step = time.monotonic(), training.step
 
     def _report(self) -> dict[str, Any]:
         training, outcome = self._training, None
@@ -160,6 +163,7 @@ class RunTrainable(tune.Trainable):
             "reference_loss": training.stream.corpus.reference_loss if training else None,
             "forecast": self._forecast,
             "opened": self._opened,
+            "rows": self._metrics.rows if self._metrics else None,
             "outcome": outcome,
             "done": outcome is not None,
         }
@@ -189,10 +193,10 @@ class RunTrainable(tune.Trainable):
     def _close(self, *, keep_state: bool) -> None:
         training, metrics = self._training, self._metrics
         if training is not None and training.outcome is None and not self._error:
-            if keep_state:
-                if metrics is not None:
-                    metrics.flush()  # A checkpoint never runs ahead of its rows.
-                training.save(self._checkpoint)
+            # Saved again, it would take the place of the checkpoint before.
+            if keep_state and training.step != self._saved_step:
+                # A checkpoint never runs ahead of its rows.
+                training.save(self._checkpoint, rows=metrics.sync() if metrics else None)
             training.end("stopped", "")
         if metrics is not None:
             metrics.close()

@@ -3,6 +3,7 @@
 A worker may be asked for a run that was drawn after it began, so it is given no list of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,11 @@ class TrialFiles:
     checkpoint_seconds: float
     keep_models: bool
     stop: ForecastStop | None
+    models: Mapping[str, type]
+    """Classes of users' models by kind: what the driver has loaded, and no worker else imports."""
 
     def __getitem__(self, run_id: str) -> Trial:
-        return self.trial(RunRecord.read(Path(self.runs_dir) / run_id))
+        return self.trial(RunRecord.read(Path(self.runs_dir) / run_id, self.models))
 
     def trial(self, record: RunRecord) -> Trial:
         """Returns the trial of a run."""

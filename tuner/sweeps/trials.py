@@ -21,6 +21,7 @@ from foretune.tuner.planning.forecast_stop import ForecastStop
 from foretune.tuner.planning.run_names import name_runs
 from foretune.tuner.records.journal import past_reports
 from foretune.tuner.records.outcome_json import RunEnd
+from foretune.tuner.records.own_models import kind_of
 from foretune.tuner.records.run_json import RunRecord, cost
 from foretune.tuner.sweeps.driver import Driver, Listener
 from foretune.tuner.sweeps.progress import Progress
@@ -79,11 +80,11 @@ def run_trials(
     """
     # The longest first: at the end no core waits long for the last trial.
     waiting = sorted(waiting, key=cost, reverse=True)
-    roster = _roster(_trial_files(directory, execution, stop), [*ended, *waiting], draws)
     examples = draws.examples() if draws else []
-    scheduler = scheduler_of(
-        execution, [t.run for t in roster.trials.values()] + examples, roster.groups
-    )
+    runs = [*(record.run for record in (*ended, *waiting)), *examples]
+    files = _trial_files(directory, execution, stop, runs)
+    roster = _roster(files, [*ended, *waiting], draws)
+    scheduler = scheduler_of(execution, runs, roster.groups)
     _replay(scheduler, directory, roster.groups)
     watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
     progress = Progress(
@@ -184,7 +185,9 @@ def _roster(files: TrialFiles, journal: list[RunRecord], draws: "Draws | None") 
     return roster
 
 
-def _trial_files(directory: Path, execution: Execution, stop: ForecastStop | None) -> TrialFiles:
+def _trial_files(
+    directory: Path, execution: Execution, stop: ForecastStop | None, runs: list[Run]
+) -> TrialFiles:
     return TrialFiles(
         runs_dir=str(directory / "runs"),
         threads=max(1, int(execution.cpus_per_trial)),
@@ -192,6 +195,7 @@ def _trial_files(directory: Path, execution: Execution, stop: ForecastStop | Non
         checkpoint_seconds=execution.checkpoint_seconds,
         keep_models=execution.keep_models,
         stop=stop,
+        models={kind_of(run.model): type(run.model) for run in runs},
     )
 
 

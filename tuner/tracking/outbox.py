@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foretune.analysis.records.run_files import parse_row
+from foretune.analysis.records.rows import parse_row
 from foretune.whole_files import atomic_write
 
 BASE = frozenset({"step", "loss", "lr", "grad_norm", "tokens_seen", "seconds"})

@@ -23,10 +23,16 @@ from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import open_stream, validation_parts
 from foretune.tuner.optim.flat_optimizer import FlatOptimizer
 from foretune.tuner.optim.flat_parameters import FlatParameters
-from foretune.tuner.training.checkpoint import CHECKPOINT_FILE, MODEL_FILE, write_whole
+from foretune.tuner.training.checkpoint import (
+    MODEL_FILE,
+    open_checkpoint,
+    write_checkpoint,
+    write_whole,
+)
 from foretune.tuner.training.devices import pick_device
 from foretune.tuner.training.losses import cross_entropy, z_loss
 from foretune.tuner.training.outcome import Judge, Outcome, objective
+from foretune.tuner.training.own_code import build
 from foretune.tuner.training.probes import Probes
 from foretune.tuner.training.qk_clip import qk_clip
 
@@ -46,7 +52,8 @@ def train(
     """Trains one model to its end and returns how it ended.
 
     sink is called once per step and once at the end. restore is a checkpoint directory to go on
-    from; checkpoint one to write to after every validation. device is auto, cpu, cuda or cuda:N.
+    from, or one of its files; checkpoint a directory to write to after every validation. device is
+    auto, cpu, cuda or cuda:N.
     judge may end the run as `stopped`; one of a restored run must have seen the rows before it.
     The same run on the same machine with the same number of threads gives the same bits. Raises
     ValueError for data that isn't there or a checkpoint of another run; a loss, gradient or logit
@@ -78,7 +85,7 @@ class Training:
         self.on_gpu = self.device.type == "cuda"
         self.stream = open_stream(run.data, batch_size=run.batch_size)
         torch.manual_seed(run.seed)
-        self.model = run.model.build()
+        self.model = build(run.model)
         rules = parametrize(self.model, run.model, run.parametrization)
         self.quantized = quantize(self.model, run.quantization)
         """Names of the layers that compute in another number format, or have a norm for it."""
@@ -247,8 +254,12 @@ class Training:
         self.sink(self.step, {**row, "tokens_seen": tokens, "seconds": round(seconds, 6)})
         self._row = {}
 
-    def save(self, directory: Path) -> None:
-        """Writes the newest good state to directory, whole or not at all."""
+    def save(self, directory: Path, *, rows: Mapping[str, Any] | None = None) -> None:
+        """Writes the newest good state to directory, whole or not at all.
+
+        rows says of the telemetry so far what `MetricsFile.sync` returns, to be held against it
+        when the run goes on. The checkpoint before stays beside it.
+        """
         # After the end there is nothing to go on with, and a diverged state isn't a good one.
         assert self.outcome is None, f"a run that is {self.outcome.outcome} has no state to save"
         state = {
@@ -259,13 +270,14 @@ class Training:
             "val_loss": self.val_loss,
             "seconds": self.seconds,
             "data_sha256": self.stream.corpus.sha256,
+            **({"rows": dict(rows)} if rows is not None else {}),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "levels": self.probes.flips.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.on_gpu else None,
         }
-        write_whole(directory / CHECKPOINT_FILE, state)
+        write_checkpoint(directory, state)
 
     def save_model(self, directory: Path) -> None:
         """Writes the weights of the finished run to directory, whole or not at all."""
@@ -273,13 +285,8 @@ class Training:
         assert outcome == "finished", f"a run that is {outcome} has no final weights"
         write_whole(directory / MODEL_FILE, self.model.state_dict())
 
-    def _load(self, directory: Path) -> None:
-        path = directory / CHECKPOINT_FILE
-        if not path.is_file():
-            raise ValueError(
-                f"restore must hold a checkpoint, got {directory} without {path.name}."
-            )
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+    def _load(self, restore: Path) -> None:
+        path, state = open_checkpoint(restore, self.device)
         for what, mine in (("run", repr(self.run)), ("data_sha256", self.stream.corpus.sha256)):
             if state[what] != mine:
                 raise ValueError(

@@ -90,14 +90,20 @@ def test_a_torn_last_line_is_ignored(tmp_path):
     assert "unfinished" in records.status
 
 
-def test_a_torn_line_in_the_middle_is_an_error(tmp_path):
+def test_a_run_with_a_torn_line_in_the_middle_is_left_out_and_named(tmp_path):
     root = start_sweep(tmp_path / "s")
     folder = write_run(root, Truth())
+    other = write_run(root, Truth(lr=3e-2))
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     lines[3] = lines[3][:9]
     (folder / "metrics.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"line 4 of 41; only the last line may be torn"):
-        analysis.load(root)
+    for records in (analysis.load(root), analysis.collect(root), analysis.load(root)):
+        assert records.trials["run_id"].tolist() == [other.name]
+        assert set(records.telemetry["run_id"]) == {other.name}
+        assert "1 damaged run left out" in records.status
+        (sentence,) = records.left_out
+        assert sentence.startswith(f"run {folder.name} is left out: ")
+        assert "line 4 of 41; only the last line may be torn" in sentence
 
 
 def test_rows_of_one_step_are_merged_and_the_newest_wins(tmp_path):

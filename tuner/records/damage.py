@@ -1,0 +1,49 @@
+"""What of a run's files can't be believed: damaged, changed since, or another run's."""
+
+from pathlib import Path
+
+from foretune.analysis.records.checksum import check_unchanged
+from foretune.analysis.records.rows import begin_with, last_step, whole_lines
+from foretune.tuner.records.files import METRICS_FILE
+from foretune.tuner.records.outcome_json import OUTCOME_FILE, RunEnd
+from foretune.tuner.records.run_json import RunRecord, run_id
+
+
+def own_record(folder: Path) -> RunRecord | None:
+    """Returns the record of the run that a folder is named after; None where none has begun there.
+
+    Raises ValueError where it is damaged or gone, and the run with it.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        if not (folder / METRICS_FILE).exists():
+            return None  # A driver was killed before it wrote the run down.
+        raise ValueError(f"{path} must be there, got none; restore it, or start a new sweep.")
+    check_unchanged(path)
+    record = RunRecord.read(folder)
+    if not run_id(record.run) == record.run_id == folder.name:
+        raise ValueError(
+            f"{path} must hold the run that its folder is named after, got another config; "
+            f"restore it."
+        )
+    return record
+
+
+def why_not_ended(folder: Path, record: RunRecord) -> str:
+    """Returns why the outcome of a run can't be its end, or nothing; nothing without an outcome."""
+    try:
+        end = RunEnd.read(folder)
+        if end is not None:
+            check_unchanged(folder / OUTCOME_FILE)
+    except ValueError as error:
+        return str(error)
+    if end is None:
+        return ""
+    if end.run_id != record.run_id:
+        return f"its {OUTCOME_FILE} is of run {end.run_id}."
+    lines = whole_lines(folder / METRICS_FILE)
+    if end.rows is not None and not begin_with(lines, end.rows):
+        return f"its {METRICS_FILE} isn't the one that it ended with."
+    if end.outcome.outcome == "finished" and last_step(lines) < record.run.steps:
+        return f"it has finished with {len(lines)} of {record.run.steps + 1} rows."
+    return ""
