@@ -19,6 +19,7 @@ from foretune.tuner.cluster.head import (
     restore_environment,
     set_environment,
 )
+from foretune.tuner.cluster.local_ray import closed_start, private_folder, remove_folder
 from foretune.tuner.cluster.nodes import Node, alive_nodes, check_fits
 from foretune.tuner.cluster.storage_probe import probe_storage
 from foretune.tuner.cluster.watchdog import Watchdog
@@ -42,11 +43,15 @@ class Connection:
     local: bool
     """Whether the cluster was started by this process and ends with it."""
     _before: dict[str, str | None] = field(repr=False)
+    _folder: Path | None = field(default=None, repr=False)
+    """Where Ray keeps its files, if local."""
 
     def close(self) -> None:
         """Leaves the cluster, ends it if local, and puts the environment back; twice is once."""
         ray.shutdown()
         restore_environment(self._before)
+        if self._folder:
+            remove_folder(self._folder)
 
 
 def connect(
@@ -93,20 +98,27 @@ def connect(
             "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
             # Tune's new console prints its tables at verbose=0 too.
             "RAY_AIR_NEW_OUTPUT": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
         }
     )
+    folder = private_folder() if local else None
     try:
-        if not local:
+        runtime_env = _runtime_env(code_root, cpus_per_trial, local=local)
+        if folder:
+            _start(folder, runtime_env, quiet=quiet)
+        else:
             check_head(host_port)
-        _init(host_port, _runtime_env(code_root, cpus_per_trial, local=local), quiet=quiet)
+            _join(host_port, runtime_env, quiet=quiet)
         nodes = alive_nodes()
         check_fits(nodes, cpus_per_trial, gpus_per_trial)
     except BaseException:
         ray.shutdown()
         restore_environment(before)
+        if folder:
+            remove_folder(folder)
         raise
-    gcs_address = ray.get_runtime_context().gcs_address
-    return Connection(address=gcs_address, nodes=nodes, local=local, _before=before)
+    address = ray.get_runtime_context().gcs_address
+    return Connection(address=address, nodes=nodes, local=local, _before=before, _folder=folder)
 
 
 def slots(connection: Connection, cpus_per_trial: float, gpus_per_trial: float) -> int:
@@ -123,26 +135,38 @@ def _this_machine(gpus_per_trial: float) -> Node:
     return Node(id="", ip="127.0.0.1", cpus=os.cpu_count() or 1, gpus=gpus)
 
 
-def _init(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
-    options: dict[str, Any] = {
+def _start(folder: Path, runtime_env: dict[str, Any], *, quiet: bool) -> None:
+    """Starts a cluster of this machine's own, with its files in a folder."""
+    try:
+        with closed_start(folder, quiet=quiet) as options, longer_start():
+            ray.init(**options, **_options(runtime_env, quiet=quiet))
+    except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
+        raise ArgumentError(
+            f"Ray must start on this machine, got an error ({_reason(error)}); see docs/cluster.md."
+        ) from error
+
+
+def _join(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
+    try:
+        ray.init(address=host_port, **_options(runtime_env, quiet=quiet))
+    except Exception as error:  # As above.
+        raise ArgumentError(
+            Argument("address"),
+            f" must be a cluster that can be joined, got {host_port} ({_reason(error)}); see "
+            f"docs/cluster.md.",
+        ) from error
+
+
+def _options(runtime_env: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    return {
         "runtime_env": runtime_env,
         "log_to_driver": not quiet,
         "logging_level": "ERROR" if quiet else "INFO",
     }
-    if host_port:
-        options["address"] = host_port
-    else:
-        # "local" is explicit: RAY_ADDRESS or another local cluster would be joined otherwise.
-        options |= {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
-    try:
-        with longer_start():
-            ray.init(**options)
-    except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
-        what = (Argument("address"), f" must be a cluster that can be joined, got {host_port}")
-        if not host_port:
-            what = ("Ray must start on this machine, got an error",)
-        reason = " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
-        raise ArgumentError(*what, f" ({reason}); see docs/cluster.md.") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
 
 
 def _job_runtime_env() -> dict[str, Any]:
