@@ -4,6 +4,7 @@ import glob
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from foretune.tuner.cluster.head import (
     restore_environment,
     set_environment,
 )
-from foretune.tuner.cluster.local_ray import closed_start, private_folder, remove_folder
+from foretune.tuner.cluster.local_ray import closed_start, private_folder, without_messages
 from foretune.tuner.cluster.nodes import Node, alive_nodes, check_fits
 from foretune.tuner.cluster.storage_probe import probe_storage
 from foretune.tuner.cluster.watchdog import Watchdog
@@ -42,16 +43,11 @@ class Connection:
     """The nodes alive when the connection was made."""
     local: bool
     """Whether the cluster was started by this process and ends with it."""
-    _before: dict[str, str | None] = field(repr=False)
-    _folder: Path | None = field(default=None, repr=False)
-    """Where Ray keeps its files, if local."""
+    _ends: ExitStack = field(repr=False)
 
     def close(self) -> None:
         """Leaves the cluster, ends it if local, and puts the environment back; twice is once."""
-        ray.shutdown()
-        restore_environment(self._before)
-        if self._folder:
-            remove_folder(self._folder)
+        self._ends.close()
 
 
 def connect(
@@ -90,19 +86,23 @@ def connect(
     if local:
         check_fits((_this_machine(gpus_per_trial),), cpus_per_trial, gpus_per_trial)
     host_port = "" if local else find_head(address)
-    before = set_environment(
-        {
-            **authentication(local=local),
-            # Tune hands the driver's value on to its trials.
-            "RAY_CHDIR_TO_TRIAL_DIR": "0",
-            "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-            # Tune's new console prints its tables at verbose=0 too.
-            "RAY_AIR_NEW_OUTPUT": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
-    )
-    folder = private_folder() if local else None
+    variables = {
+        **authentication(local=local),
+        # Tune hands the driver's value on to its trials.
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # Tune's new console prints its tables at verbose=0 too.
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **({"TUNE_PRINT_ALL_TRIAL_ERRORS": "0"} if quiet else {}),
+    }
+    ends = ExitStack()
     try:
+        ends.callback(restore_environment, set_environment(variables))
+        folder = ends.enter_context(private_folder()) if local else None
+        if quiet:
+            ends.enter_context(without_messages())
+        ends.callback(ray.shutdown)
         runtime_env = _runtime_env(code_root, cpus_per_trial, local=local)
         if folder:
             _start(folder, runtime_env, quiet=quiet)
@@ -111,14 +111,11 @@ def connect(
             _join(host_port, runtime_env, quiet=quiet)
         nodes = alive_nodes()
         check_fits(nodes, cpus_per_trial, gpus_per_trial)
+        address = ray.get_runtime_context().gcs_address
     except BaseException:
-        ray.shutdown()
-        restore_environment(before)
-        if folder:
-            remove_folder(folder)
+        ends.close()
         raise
-    address = ray.get_runtime_context().gcs_address
-    return Connection(address=address, nodes=nodes, local=local, _before=before, _folder=folder)
+    return Connection(address=address, nodes=nodes, local=local, _ends=ends)
 
 
 def slots(connection: Connection, cpus_per_trial: float, gpus_per_trial: float) -> int:

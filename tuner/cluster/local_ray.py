@@ -20,8 +20,9 @@ LONGEST = 43
 """Letters of a folder that leave room for Ray's names of sockets, of which Linux takes 107."""
 
 
-def private_folder() -> Path:
-    """Returns a new folder for Ray's sockets, logs and copy of the code, for this user alone.
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Gives a new folder for Ray's sockets, logs and copy of the code, for this user alone.
 
     Ray's own, in /tmp/ray, may be written by everybody: who did could change the code that workers
     run. Folders that killed sweeps left are removed.
@@ -32,17 +33,30 @@ def private_folder() -> Path:
     for left in base.glob(f"{PREFIX}*"):
         pid = left.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            remove_folder(left)
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
+            _remove(left)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
 
 
-def remove_folder(folder: Path) -> None:
+def _remove(folder: Path) -> None:
     """Removes such a folder, if it is this user's; a worker that still ends may write into it."""
     for _ in range(3):
         with suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 return
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Drops what Ray prints about workers that died: the driver says it in a sentence."""
+    from ray._private import worker
+
+    with _replaced(worker, "print_to_stdstream", lambda *_, **__: None):
+        yield
 
 
 @contextmanager
@@ -57,9 +71,8 @@ def closed_start(folder: Path, *, quiet: bool) -> Iterator[dict[str, Any]]:
     """
     from ray._private import parameter, ray_constants, services
 
-    lean = functools.partial(
-        parameter.RayParams, no_monitor=True, include_log_monitor=False if quiet else None
-    )
+    log_monitor: Any = False if quiet else None
+    lean = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=log_monitor)
     with (
         # Else `_node_ip_address` becomes that of the network, "so that others reach it".
         _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),

@@ -21,6 +21,7 @@ class TrialFiles:
     checkpoint_seconds: float
     keep_models: bool
     stop: ForecastStop | None
+    timeout_s: float = 0.0
 
     def __getitem__(self, run_id: str) -> Trial:
         return self.trial(RunRecord.read(Path(self.runs_dir) / run_id))
@@ -37,5 +38,6 @@ class TrialFiles:
             checkpoint_seconds=self.checkpoint_seconds,
             keep_models=self.keep_models,
             stop=self.stop,
+            timeout_s=self.timeout_s,
             data_sha256=record.data_sha256,
         )

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from process_tree import alive, below, command_of, listening, on_loopback, wait_for_end
+from process_tree import below, command_of, listening, on_loopback, wait_for_end
 from processes import short, start, unfinished_with_checkpoint, wait_for
 
 from foretune.tuner.cluster import local_ray
@@ -41,23 +41,23 @@ def test_a_sweep_listens_on_the_loopback_alone_keeps_to_itself_and_ends_with_its
     driver.wait()
     wait_for_end(everyone)
     assert folder.exists()
-    local_ray.remove_folder(local_ray.private_folder())
-    assert not folder.exists()
+    with local_ray.private_folder():
+        assert not folder.exists()
 
 
 def test_a_folder_of_somebody_else_or_of_a_sweep_that_runs_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    mine = local_ray.private_folder()
     other = tmp_path / "kept"
     other.mkdir()
     link = Path("/tmp") / f"{local_ray.PREFIX}999999999-link"
     link.symlink_to(other)
     try:
-        local_ray.remove_folder(local_ray.private_folder())
-        assert mine.exists()
-        assert other.exists()
-        assert alive({os.getpid()})
+        with local_ray.private_folder() as mine:
+            with local_ray.private_folder() as next_one:
+                assert mine != next_one
+            assert mine.exists()
+            assert not next_one.exists()
+            assert other.exists()
     finally:
         link.unlink()
-        local_ray.remove_folder(mine)
     assert not mine.exists()
