@@ -4,6 +4,7 @@ import glob
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from foretune.tuner.cluster.head import (
     restore_environment,
     set_environment,
 )
+from foretune.tuner.cluster.local_ray import closed_start, private_folder, without_messages
 from foretune.tuner.cluster.nodes import Node, alive_nodes, check_fits
 from foretune.tuner.cluster.storage_probe import probe_storage
 from foretune.tuner.cluster.watchdog import Watchdog
@@ -41,12 +43,11 @@ class Connection:
     """The nodes alive when the connection was made."""
     local: bool
     """Whether the cluster was started by this process and ends with it."""
-    _before: dict[str, str | None] = field(repr=False)
+    _ends: ExitStack = field(repr=False)
 
     def close(self) -> None:
         """Leaves the cluster, ends it if local, and puts the environment back; twice is once."""
-        ray.shutdown()
-        restore_environment(self._before)
+        self._ends.close()
 
 
 def connect(
@@ -85,28 +86,36 @@ def connect(
     if local:
         check_fits((_this_machine(gpus_per_trial),), cpus_per_trial, gpus_per_trial)
     host_port = "" if local else find_head(address)
-    before = set_environment(
-        {
-            **authentication(local=local),
-            # Tune hands the driver's value on to its trials.
-            "RAY_CHDIR_TO_TRIAL_DIR": "0",
-            "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-            # Tune's new console prints its tables at verbose=0 too.
-            "RAY_AIR_NEW_OUTPUT": "0",
-        }
-    )
+    variables = {
+        **authentication(local=local),
+        # Tune hands the driver's value on to its trials.
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # Tune's new console prints its tables at verbose=0 too.
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **({"TUNE_PRINT_ALL_TRIAL_ERRORS": "0"} if quiet else {}),
+    }
+    ends = ExitStack()
     try:
-        if not local:
+        ends.callback(restore_environment, set_environment(variables))
+        folder = ends.enter_context(private_folder()) if local else None
+        if quiet:
+            ends.enter_context(without_messages())
+        ends.callback(ray.shutdown)
+        runtime_env = _runtime_env(code_root, cpus_per_trial, local=local)
+        if folder:
+            _start(folder, runtime_env, quiet=quiet)
+        else:
             check_head(host_port)
-        _init(host_port, _runtime_env(code_root, cpus_per_trial, local=local), quiet=quiet)
+            _join(host_port, runtime_env, quiet=quiet)
         nodes = alive_nodes()
         check_fits(nodes, cpus_per_trial, gpus_per_trial)
+        address = ray.get_runtime_context().gcs_address
     except BaseException:
-        ray.shutdown()
-        restore_environment(before)
+        ends.close()
         raise
-    gcs_address = ray.get_runtime_context().gcs_address
-    return Connection(address=gcs_address, nodes=nodes, local=local, _before=before)
+    return Connection(address=address, nodes=nodes, local=local, _ends=ends)
 
 
 def slots(connection: Connection, cpus_per_trial: float, gpus_per_trial: float) -> int:
@@ -123,26 +132,38 @@ def _this_machine(gpus_per_trial: float) -> Node:
     return Node(id="", ip="127.0.0.1", cpus=os.cpu_count() or 1, gpus=gpus)
 
 
-def _init(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
-    options: dict[str, Any] = {
+def _start(folder: Path, runtime_env: dict[str, Any], *, quiet: bool) -> None:
+    """Starts a cluster of this machine's own, with its files in a folder."""
+    try:
+        with closed_start(folder, quiet=quiet) as options, longer_start():
+            ray.init(**options, **_options(runtime_env, quiet=quiet))
+    except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
+        raise ArgumentError(
+            f"Ray must start on this machine, got an error ({_reason(error)}); see docs/cluster.md."
+        ) from error
+
+
+def _join(host_port: str, runtime_env: dict[str, Any], *, quiet: bool) -> None:
+    try:
+        ray.init(address=host_port, **_options(runtime_env, quiet=quiet))
+    except Exception as error:  # As above.
+        raise ArgumentError(
+            Argument("address"),
+            f" must be a cluster that can be joined, got {host_port} ({_reason(error)}); see "
+            f"docs/cluster.md.",
+        ) from error
+
+
+def _options(runtime_env: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    return {
         "runtime_env": runtime_env,
         "log_to_driver": not quiet,
         "logging_level": "ERROR" if quiet else "INFO",
     }
-    if host_port:
-        options["address"] = host_port
-    else:
-        # "local" is explicit: RAY_ADDRESS or another local cluster would be joined otherwise.
-        options |= {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
-    try:
-        with longer_start():
-            ray.init(**options)
-    except Exception as error:  # Ray raises its own, OSError, and bare ones where a start fails.
-        what = (Argument("address"), f" must be a cluster that can be joined, got {host_port}")
-        if not host_port:
-            what = ("Ray must start on this machine, got an error",)
-        reason = " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
-        raise ArgumentError(*what, f" ({reason}); see docs/cluster.md.") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
 
 
 def _job_runtime_env() -> dict[str, Any]:

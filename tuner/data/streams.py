@@ -51,13 +51,18 @@ def open_stream(data: Data | ImageData, *, batch_size: int) -> Stream:
     return TokenStream(data, batch_size=batch_size)
 
 
-def validation_parts(run: Run, stream: Stream) -> Iterator[tuple[Tensor, Tensor]]:
+def validation_parts(
+    run: Run, stream: Stream, micro_batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Gives inputs and targets of the validation samples, as many at a time as go through at once.
 
-    About 2,048 tokens: large enough for speed, small enough for the cache.
+    About 2,048 tokens: large enough for speed, small enough for the cache. micro_batch_size is a
+    smaller one than the run's, where memory lacks: no more than that go through.
     """
     inputs, targets = stream.validation
     at_once = max(run.micro_batch_size, min(256, 2048 // run.data.predictions))
+    if micro_batch_size and micro_batch_size < run.micro_batch_size:
+        at_once = micro_batch_size
     return zip(inputs.split(at_once), targets.split(at_once), strict=True)
 
 

@@ -72,6 +72,9 @@ class ExecutionFields(Stopping, Resources):
     """Directory of an ended sweep, whose law across sizes gives that probability."""
     checkpoint_seconds: float = 10.0
     """Least seconds between a trial's checkpoints."""
+    trial_timeout: float = 0.0
+    """Seconds in which a trial must go on (finish an update or open its data), else it is
+    ended as failed; 0 waits for ever."""
     keep_models: bool = False
     """Keep the final weights of finished runs, for `foretune export`;
     costs 4 bytes a parameter and run."""
@@ -91,7 +94,13 @@ class Execution(ExecutionFields):
 
         if not 0 < self.cpus_per_trial < math.inf:
             raise ValueError(f"cpus_per_trial must be above 0, got {self.cpus_per_trial:g}.")
-        for name in ("gpus_per_trial", "max_concurrent", "checkpoint_seconds", "grace_steps"):
+        for name in (
+            "gpus_per_trial",
+            "max_concurrent",
+            "checkpoint_seconds",
+            "grace_steps",
+            "trial_timeout",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name):g}.")
         self.check_forecast()

@@ -9,6 +9,8 @@ from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
 from foretune.tuner.records.outcome_json import RunEnd, Times
+from foretune.tuner.sweeps.failures import patience, storage_error, storage_sentence
+from foretune.tuner.sweeps.lost_workers import LostWorkers, last_failure
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.trainable import Trial
 from foretune.tuner.training.outcome import Outcome
@@ -43,7 +45,9 @@ class Driver(tune.Callback):
         self._runs_dir, self._progress = runs_dir, progress
         self._trials, self._labels = trials, labels
         self._listeners, self._stop_reasons, self._tick = listeners, stop_reasons, tick
-        self.outcomes: dict[str, str] = {}
+        self._lost = LostWorkers(runs_dir)
+        self.storage = ""
+        """What failed of the storage, in a sentence: the sweep ends with it."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles its callbacks for a restore that is never asked for.
@@ -69,6 +73,7 @@ class Driver(tune.Callback):
         """A trial reported."""
         self._tick()
         ours = self._trial(trial)
+        self._lost.reported(ours.run_id, result["step"])
         self._progress.reported(ours.run_id, result["step"] / ours.run.steps)
 
     def on_trial_complete(
@@ -77,6 +82,7 @@ class Driver(tune.Callback):
         """A trial ended by itself or was stopped by the scheduler."""
         result, ours = trial.last_result or {}, self._trial(trial)
         outcome: Outcome | None = result.get("outcome")
+        self.storage = self.storage or result.get("storage", "")
         if outcome is None:
             reason = self._stop_reasons.get(ours.run_id)
             if reason is None:
@@ -87,11 +93,19 @@ class Driver(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
     ) -> None:
-        """A trial's worker died more often than it may."""
+        """A trial's worker was lost, and it doesn't go on."""
+        _forget_pickle(trial)
         result, ours = trial.last_result or {}, self._trial(trial)
-        lines = [line for line in str(trial.get_pickled_error() or "").splitlines() if line.strip()]
-        reason = f"the worker died: {lines[-1].strip() if lines else 'no message'}"
+        reason = self._lost.reason(ours.run_id)
         self._end(ours, _from_result("failed", reason, result), result)
+
+    def goes_on(self, trial: RayTrial) -> bool:
+        """Whether a trial goes on from its checkpoint, now that its worker was lost."""
+        self._tick()
+        _forget_pickle(trial)
+        text = last_failure(Path(trial.error_file)) if trial.error_file else ""
+        ours = self._trial(trial)
+        return self._lost.goes_on(ours.run_id, ours.run, text)
 
     def _trial(self, trial: RayTrial) -> Trial:
         return self._trials[trial.config["run_id"]]
@@ -100,11 +114,29 @@ class Driver(tune.Callback):
         opened, started = result.get("opened", (None, None))
         times = Times(opened=opened, started=started, ended=time.time())
         end = RunEnd.of(trial.run_id, outcome, times, result.get("rows"))
-        end.write(self._runs_dir / trial.run_id)
-        self.outcomes[trial.run_id] = outcome.outcome
+        if not self._written(end):
+            return  # Unfinished: it goes on from its checkpoint when there is room.
         self._progress.ended(trial.run_id, self._labels[trial.run_id], outcome)
         for listener in self._listeners:
             listener.trial_ended(trial.run_id)
+
+    def _written(self, end: RunEnd) -> bool:
+        waits = patience()
+        while not self.storage:
+            try:
+                end.write(self._runs_dir / end.run_id)
+                return True
+            except OSError as error:
+                if storage_error(error) is None:
+                    raise
+                if next(waits, self) is not None:
+                    self.storage = storage_sentence(error, self._runs_dir.parent)
+        return False
+
+
+def _forget_pickle(trial: RayTrial) -> None:
+    """Keeps Tune from reading what it pickled of an error: code of whoever changed that file."""
+    trial.run_metadata.pickled_error_filename = None
 
 
 def _from_result(outcome: str, reason: str, result: Mapping[str, Any]) -> Outcome:

@@ -5,10 +5,12 @@ the run's directory; checkpoints are ours, so that a retry after a lost node and
 user take the same way.
 """
 
+import gc
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +22,17 @@ from foretune.tuner.config.run import Run
 from foretune.tuner.planning.forecast_stop import ForecastStop, judge_in
 from foretune.tuner.records.files import METRICS_FILE, MetricsFile
 from foretune.tuner.records.restart import restart_of
+from foretune.tuner.sweeps.failures import (
+    memory_error,
+    patience,
+    storage_error,
+    storage_sentence,
+)
+from foretune.tuner.sweeps.last_words import FaultFile, keep_error
+from foretune.tuner.sweeps.micro_batch import halve, micro_batch_of, note
 from foretune.tuner.training.checkpoint import PREVIOUS_FILE
 from foretune.tuner.training.outcome import NO_LOSS, Outcome
+from foretune.tuner.training.own_code import ModelError, place
 from foretune.tuner.training.train import Training
 
 LOCK_SECONDS = 30.0
@@ -47,6 +58,8 @@ class Trial:
     """Whether the run keeps its weights once it has finished."""
     stop: ForecastStop | None = None
     """How a forecast may end it; none runs it to its end."""
+    timeout_s: float = 0.0
+    """Seconds in which it must go on, else it is ended; 0 waits for ever."""
     data_sha256: str = ""
     """Hash of the tokens that the driver read; the worker must see the same. Empty: not checked."""
 
@@ -63,12 +76,13 @@ class RunTrainable(tune.Trainable):
     _training: Training | None = None
     _metrics: MetricsFile | None = None
     _lock: FileLock | None = None
+    _faults: FaultFile | None = None
 
     def setup(self, config: dict[str, Any], trials: Trials | None = None) -> None:
         """Takes note of the trial; its files are opened by its first step."""
         assert trials is not None
         self._trial = trials[config["run_id"]]
-        self._error, self._opened = "", (None, None)
+        self._error, self._storage, self._opened = "", "", (None, None)
         self._fresh = True
 
     def _start(self) -> None:
@@ -77,10 +91,7 @@ class RunTrainable(tune.Trainable):
         started, trial = time.time(), self._trial
         self._fresh, self._last_checkpoint, self._saved_step = False, time.monotonic(), -1
         torch.set_num_threads(max(1, int(trial.threads)))
-        try:
-            self._open(Path(trial.directory), trial)
-        except Exception as error:
-            self._error = self._note(error)
+        self._open(Path(trial.directory), trial)
         self._opened = (started, time.time())
 
     def _open(self, directory: Path, trial: Trial) -> None:
@@ -93,15 +104,18 @@ class RunTrainable(tune.Trainable):
                 f"Run {trial.run_id} must have one writer, and another holds {directory}; "
                 f"wait for it or end it."
             ) from None
+        self._faults = FaultFile(directory, timeout_s=trial.timeout_s)
+        self._faults.goes_on()
         self._checkpoint = directory / "checkpoint"
         restart = restart_of(directory, trial.run)
         self._metrics = MetricsFile(directory / METRICS_FILE, keep_below=restart.step)
         self._training = Training(
             trial.run,
-            self._metrics,
+            self._row,
             device="cuda" if trial.gpus else "cpu",
             restore=restart.checkpoint,
             judge=judge_in(directory, trial.run, trial.stop),
+            micro_batch_size=micro_batch_of(directory, trial.run),
         )
         seen = self._training.stream.corpus.sha256
         if trial.data_sha256 and seen != trial.data_sha256:
@@ -111,17 +125,69 @@ class RunTrainable(tune.Trainable):
             )
 
     def step(self) -> dict[str, Any]:
-        """Trains to the next validation; reports where the run stands."""
+        """Trains to the next validation; reports where the run stands.
+
+        An error ends the run, whatever it is: sys.exit in a user's model raises SystemExit. Where
+        memory or storage failed, the run goes on from its checkpoint.
+        """
+        waits = patience()
+        while True:
+            try:
+                self._advance()
+                break
+            except BaseException as error:
+                if not self._may_try_again(error, waits):
+                    break
+            self._abandon()
+        if self._faults is not None:
+            self._faults.rests()
+        return self._report()
+
+    def _advance(self) -> None:
         if self._fresh:
             self._start()
-        training = self._training
-        if training is not None and not self._error:
-            try:
-                training.advance()
-                self._keep(training)
-            except Exception as error:
-                self._error = self._note(error)
-        return self._report()
+        assert self._training is not None
+        if self._faults is not None:
+            self._faults.goes_on()
+        self._training.advance()
+        self._keep(self._training)
+
+    def _row(self, step: int, metrics: Mapping[str, float]) -> None:
+        assert self._metrics is not None
+        self._metrics(step, metrics)
+        if self._faults is not None:
+            self._faults.goes_on()
+
+    def _may_try_again(self, error: BaseException, waits: Iterator[None]) -> bool:
+        """Notes an error, where it is one that another try doesn't mend."""
+        if getattr(error, "is_ray_terminate", False):  # Ray's SystemExit, at a SIGTERM.
+            raise error
+        directory, run = Path(self._trial.directory), self._trial.run
+        storage = storage_error(error)
+        if storage is not None:
+            if self._faults is not None:
+                self._faults.rests()
+            if next(waits, self) is None:
+                return True
+            self._storage = storage_sentence(storage, directory.parents[1])
+            return False
+        if memory_error(error):
+            at = self._training.step if self._training else 0
+            if halve(directory, run, f"memory ran out at step {at} ({_one_line(error)})"):
+                return True
+            self._error = f"out of memory: {self._note(error)}"
+            return False
+        self._error = self._note(error)
+        return False
+
+    def _abandon(self) -> None:
+        """Leaves the run as a kill would have."""
+        with suppress(OSError):
+            self._close(keep_state=False)
+        self._fresh = True
+        gc.collect()
+        if self._trial.gpus:
+            torch.cuda.empty_cache()
 
     def _keep(self, training: Training) -> None:
         assert self._metrics is not None
@@ -150,8 +216,10 @@ class RunTrainable(tune.Trainable):
                 seconds=training.seconds if training else 0.0,
                 forecast=self._forecast,
             )
-        elif training is not None:
+        elif training is not None and not self._storage:
             outcome = training.outcome
+        if outcome is not None:
+            outcome = self._with_note(outcome)
         standing = outcome or training
         return {
             "step": standing.step if standing else 0,
@@ -165,20 +233,25 @@ class RunTrainable(tune.Trainable):
             "opened": self._opened,
             "rows": self._metrics.rows if self._metrics else None,
             "outcome": outcome,
-            "done": outcome is not None,
+            "storage": self._storage,
+            "done": outcome is not None or bool(self._storage),
         }
+
+    def _with_note(self, outcome: Outcome) -> Outcome:
+        """The outcome, saying so where the micro-batch is smaller than the run's."""
+        smaller = note(Path(self._trial.directory), self._trial.run)
+        return replace(outcome, reason=f"{outcome.reason}; {smaller}") if smaller else outcome
 
     @property
     def _forecast(self) -> Mapping[str, Any] | None:
         judge = self._training.judge if self._training else None
         return judge.forecast if judge else None
 
-    def _note(self, error: Exception) -> str:
+    def _note(self, error: BaseException) -> str:
         """Keeps the traceback beside the run; returns the error as one line."""
-        path = Path(self._trial.directory) / "error.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)))
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        keep_error(Path(self._trial.directory), "".join(traceback.format_exception(error)))
+        where = "" if isinstance(error, ModelError) else place(error)
+        return f"{_one_line(error)}{f' in {where}' if where else ''}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Forgets the old run completely and opens the new one in the same process."""
@@ -188,24 +261,39 @@ class RunTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """Closes the run; one that was interrupted keeps its state for `resume`."""
-        self._close(keep_state=True)
+        with suppress(Exception):  # What can't be kept is trained again, as after a kill.
+            self._close(keep_state=True)
 
     def _close(self, *, keep_state: bool) -> None:
         training, metrics = self._training, self._metrics
-        if training is not None and training.outcome is None and not self._error:
-            # Saved again, it would take the place of the checkpoint before.
-            if keep_state and training.step != self._saved_step:
-                # A checkpoint never runs ahead of its rows.
-                training.save(self._checkpoint, rows=metrics.sync() if metrics else None)
-            training.end("stopped", "")
-        if metrics is not None:
-            metrics.close()
+        failed = self._error or self._storage
+        try:
+            if training is not None and training.outcome is None and not failed:
+                # Saved again, it would take the place of the checkpoint before.
+                if keep_state and training.step != self._saved_step:
+                    # A checkpoint never runs ahead of its rows.
+                    training.save(self._checkpoint, rows=metrics.sync() if metrics else None)
+                training.end("stopped", "")
+            if metrics is not None:
+                metrics.close()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._faults is not None:
+            self._faults.close()
         if self._lock is not None:
             self._lock.release()
-        self._training = self._metrics = self._lock = None
+        self._training = self._metrics = self._lock = self._faults = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Not used: checkpoints are the run's own, so that they outlive Ray's experiment state."""
         raise RuntimeError(
             f"Ray's checkpoints are switched off here, asked for in {checkpoint_dir}."
         )
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, ModelError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -24,6 +24,7 @@ class TrialFiles:
     stop: ForecastStop | None
     models: Mapping[str, type]
     """Classes of users' models by kind: what the driver has loaded, and no worker else imports."""
+    timeout_s: float = 0.0
 
     def __getitem__(self, run_id: str) -> Trial:
         return self.trial(RunRecord.read(Path(self.runs_dir) / run_id, self.models))
@@ -40,5 +41,6 @@ class TrialFiles:
             checkpoint_seconds=self.checkpoint_seconds,
             keep_models=self.keep_models,
             stop=self.stop,
+            timeout_s=self.timeout_s,
             data_sha256=record.data_sha256,
         )

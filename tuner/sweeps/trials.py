@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,15 @@ from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.own_models import kind_of
 from foretune.tuner.records.run_json import RunRecord, cost
 from foretune.tuner.sweeps.driver import Driver, Listener
+from foretune.tuner.sweeps.failures import storage_error, storage_sentence
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.schedulers import BracketPerGroup, make_scheduler
 from foretune.tuner.sweeps.trainable import RunTrainable, Trial
 from foretune.tuner.sweeps.trial_files import TrialFiles
+from foretune.tuner.sweeps.tune_hooks import EndOfStorage, quiet_tune, recoveries
 
 if TYPE_CHECKING:
     from foretune.tuner.planning.optuna_draws import Draws
-
-RETRIES = 3
-"""How often a trial goes on from its checkpoint after its worker was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def run_trials(
     listener: Listener,
     draws: "Draws | None" = None,
 ) -> str:
-    """Runs what waits, then what is drawn; returns why the watchdog ended that early, or nothing.
+    """Runs what waits, then what is drawn; returns why that ended early, or nothing.
 
     waiting and ended are what `read_runs` gives. Interrupted (SIGINT, SIGTERM), it returns as well:
     runs without an outcome say so.
@@ -108,12 +107,20 @@ def run_trials(
         source = _drawn(draws, waiting, roster, progress, execution.max_concurrent or at_once)
     storage = directory / ".ray"
     tuner = _tuner(roster.files, source, execution, scheduler, driver, storage)
-    with watchdog, _handlers_back(), suppress(KeyboardInterrupt):
-        tuner.fit()
+    with watchdog, quiet_tune(), recoveries(driver.goes_on), _handlers_back():
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:
+            failed = storage_error(error)
+            if failed is None:
+                raise
+            driver.storage = driver.storage or storage_sentence(failed, directory)
     shutil.rmtree(storage, ignore_errors=True)
     if progress.reader_gone:
         raise BrokenPipeError
-    return watchdog.reason or ""
+    return driver.storage or watchdog.reason or ""
 
 
 def _listed(waiting: list[RunRecord], execution: Execution) -> _Source:
@@ -171,7 +178,7 @@ def _tuner(
             storage_path=str(storage),
             callbacks=[driver],
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            stop=EndOfStorage(driver),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -196,6 +203,7 @@ def _trial_files(
         keep_models=execution.keep_models,
         stop=stop,
         models={kind_of(run.model): type(run.model) for run in runs},
+        timeout_s=execution.trial_timeout,
     )
 
 

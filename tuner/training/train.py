@@ -78,9 +78,12 @@ class Training:
         device: str = "auto",
         restore: Path | None = None,
         judge: Judge | None = None,
+        micro_batch_size: int | None = None,
     ):
+        """micro_batch_size goes through at once where memory lacks for the run's own."""
         started = time.perf_counter()
         self.run, self.sink, self.judge = run, sink, judge
+        self.micro_batch_size = micro_batch_size or run.micro_batch_size
         self.device = pick_device(device)
         self.on_gpu = self.device.type == "cuda"
         self.stream = open_stream(run.data, batch_size=run.batch_size)
@@ -189,7 +192,7 @@ class Training:
         """Accumulates the gradients of batch `step`; returns its mean cross-entropy in nats."""
         inputs_B, targets_B = self.stream.batch(self.run.seed, step)
         self._refresh_grids()
-        parts = self.run.batch_size // self.run.micro_batch_size
+        parts = self.run.batch_size // self.micro_batch_size
         total = 0.0
         for inputs, targets in zip(inputs_B.chunk(parts), targets_B.chunk(parts), strict=True):
             logits = self._logits(inputs)
@@ -219,7 +222,7 @@ class Training:
         self.model.eval()
         self._refresh_grids()
         loss, right, samples = 0.0, 0, len(self.stream.validation[0])
-        for some, answers in validation_parts(self.run, self.stream):
+        for some, answers in validation_parts(self.run, self.stream, self.micro_batch_size):
             logits, answers = self._logits(some), answers.to(self.device)
             loss += float(cross_entropy(logits, answers)) * len(some)
             right += int((logits.argmax(-1) == answers).sum())
