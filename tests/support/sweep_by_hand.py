@@ -26,6 +26,10 @@ from foretune.tuner.sweeps.trial_files import TrialFiles
 STEPS = 12
 
 
+class Unfinished(Exception):
+    """The storage failed, as the sentence says: the sweep goes on when it is called again."""
+
+
 def plan_of(text: Path) -> Plan:
     """Two runs of 12 updates with validations after 0, 4, 8 and 12."""
     return Plan(
@@ -87,6 +91,8 @@ def run_trial(files: TrialFiles, record: RunRecord, directory: Path) -> None:
             result = trial.step()
     finally:
         trial.cleanup()
+    if result["storage"]:
+        raise Unfinished(result["storage"])
     times = Times(opened=None, started=None, ended=time.time())
     end = RunEnd.of(record.run_id, result["outcome"], times, result["rows"])
     end.write(directory / "runs" / record.run_id)

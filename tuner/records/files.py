@@ -151,8 +151,10 @@ class MetricsFile:
         if path.exists() and path.read_bytes() != b"".join(kept):
             with atomic_write(path) as partial:
                 partial.write_bytes(b"".join(kept))
+        if not path.exists():
+            path.touch()
+            sync_folder(path.parent)
         self._file = path.open("ab", buffering=1 << 16)
-        sync_folder(path.parent)
         self._count, self._sum = len(kept), zlib.crc32(b"".join(kept))
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:

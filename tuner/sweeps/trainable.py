@@ -9,7 +9,7 @@ import gc
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -267,17 +267,16 @@ class RunTrainable(tune.Trainable):
     def _close(self, *, keep_state: bool) -> None:
         training, metrics = self._training, self._metrics
         failed = self._error or self._storage
-        try:
+        with ExitStack() as last:
+            last.callback(self._let_go)
+            if metrics is not None:
+                last.callback(metrics.close)
             if training is not None and training.outcome is None and not failed:
                 # Saved again, it would take the place of the checkpoint before.
                 if keep_state and training.step != self._saved_step:
                     # A checkpoint never runs ahead of its rows.
                     training.save(self._checkpoint, rows=metrics.sync() if metrics else None)
                 training.end("stopped", "")
-            if metrics is not None:
-                metrics.close()
-        finally:
-            self._let_go()
 
     def _let_go(self) -> None:
         if self._faults is not None:
