@@ -13,25 +13,28 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(
-    path: Path, *, shared: bool = False, previous: Path | None = None
+    path: Path, *, shared: bool = False, previous: Path | None = None, lasting: bool = True
 ) -> Iterator[Path]:
     """Gives a path to write to; its file takes the place of `path` once the block has ended.
 
     A reader sees the old file or the new one, never a part, and so it is after a power cut. An
     error in the block leaves the old file alone. What a killed process has left is overwritten by
     the next one; shared is for a file that several processes may write at the same time, each by a
-    path of its own. previous is where the old file goes, in the same folder.
+    path of its own. previous is where the old file goes, in the same folder. Not lasting is for what
+    may be lost in a power cut, and is faster by a sync or two of the disk.
     """
     name = f".{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial"
     partial = path.with_name(name)
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())  # Else a power cut may keep the new name and lose the content.
+        if lasting:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())  # Else a power cut may keep the name and lose the content.
         if previous is not None and path.exists():
             _keep(path, previous)
         partial.replace(path)
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -61,8 +61,9 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(path, error):
 
 
 def test_a_block_that_writes_nothing_is_an_error(path):
-    with pytest.raises(FileNotFoundError), atomic_write(path):
-        pass
+    for lasting in (True, False):
+        with pytest.raises(FileNotFoundError), atomic_write(path, lasting=lasting):
+            pass
     assert path.read_text() == "old"
 
 
@@ -86,3 +87,12 @@ def test_two_who_write_at_once_keep_out_of_each_others_file(path):
         assert path.read_text() == "theirs"
     assert path.read_text() == "mine"
     assert names(path) == ["a.txt"]
+
+
+def test_the_old_file_is_kept_under_its_other_name(path):
+    previous = path.with_name("before.txt")
+    for text in ("new", "newest"):
+        with atomic_write(path, previous=previous) as partial:
+            partial.write_text(text)
+    assert (path.read_text(), previous.read_text()) == ("newest", "new")
+    assert names(path) == ["a.txt", "before.txt"]

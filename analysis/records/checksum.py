@@ -18,11 +18,14 @@ KEPT: Final = 2
 
 
 def note_checksum(path: Path, content: bytes) -> None:
-    """Notes what a record is going to be; its folder must be there."""
+    """Notes what a record is going to be; its folder must be there.
+
+    Notes lost in a power cut are as those of before: the record is taken as it is.
+    """
     noted = _noted(path.parent)
     sums = [s for s in noted.get(path.name, []) if s != checksum(content)]
     noted[path.name] = [*sums, checksum(content)][-KEPT:]
-    with atomic_write(path.parent / CHECKSUMS_FILE) as partial:
+    with atomic_write(path.parent / CHECKSUMS_FILE, lasting=False) as partial:
         partial.write_text(json.dumps(noted, indent=1) + "\n")
 
 

@@ -279,11 +279,13 @@ class RunTrainable(tune.Trainable):
                 training.end("stopped", "")
 
     def _let_go(self) -> None:
-        if self._faults is not None:
-            self._faults.close()
-        if self._lock is not None:
-            self._lock.release()
+        faults, lock = self._faults, self._lock
         self._training = self._metrics = self._lock = self._faults = None
+        with ExitStack() as last:  # A full disk may refuse either.
+            if lock is not None:
+                last.callback(lock.release)
+            if faults is not None:
+                last.callback(faults.close)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Not used: checkpoints are the run's own, so that they outlive Ray's experiment state."""
