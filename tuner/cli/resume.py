@@ -5,12 +5,13 @@ from pathlib import Path
 from tyro.conf import Positional
 
 
-def resume(directory: Positional[str], /, *, address: str = "") -> int:
+def resume(directory: Positional[str], /, *, address: str = "", retry_failed: bool = False) -> int:
     """Continues an interrupted sweep: trials with an outcome are kept, the rest go on.
 
     Args:
         directory: the sweep's directory.
         address: Ray cluster to join instead of the sweep's own, auto or HOST:PORT.
+        retry_failed: let failed trials go on, too, from their checkpoints.
     """
     from dataclasses import replace
 
@@ -22,4 +23,4 @@ def resume(directory: Positional[str], /, *, address: str = "") -> int:
     execution = Execution(**SweepRecord.read(Path(directory)).execution)
     if address:
         execution = replace(execution, address=address)
-    return finish(go_on(Path(directory), execution=execution))
+    return finish(go_on(Path(directory), execution=execution, retry_failed=retry_failed))

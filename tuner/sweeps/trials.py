@@ -84,7 +84,12 @@ def run_trials(
         execution, [t.run for t in roster.trials.values()] + examples, roster.groups
     )
     _replay(scheduler, directory, roster.groups)
-    watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
+    watchdog = Watchdog(
+        connection,
+        execution.cpus_per_trial,
+        execution.gpus_per_trial,
+        cure=f"foretune resume {directory}",
+    )
     progress = Progress(
         {record.run_id: cost(record) for record in waiting},
         done=len(ended),
@@ -98,6 +103,7 @@ def run_trials(
         listeners=(listener, draws) if draws else (listener,),
         stop_reasons=scheduler.reasons if scheduler else {},
         tick=watchdog.tick,
+        timeout_s=execution.trial_timeout,
     )
     at_once = max(1, slots(connection, execution.cpus_per_trial, execution.gpus_per_trial))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
