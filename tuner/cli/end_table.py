@@ -35,7 +35,7 @@ def finish(result: "SweepResult") -> int:
     print(f"MLflow page: {view_hint(result.directory)}")
     if result.stalled:
         print(f"foretune: {result.stalled}", file=sys.stderr)
-    if result.outcomes.get("unfinished"):
+    if result.outcomes.get("unfinished") and not result.stalled:
         print(f"Interrupted; continue with: foretune resume {result.directory}")
     return result.exit_code
 

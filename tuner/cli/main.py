@@ -1,8 +1,9 @@
 """The command `foretune`; `python -m foretune` is the same.
 
 Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments, in one sentence; 3
-some trials failed for a reason other than divergence; 130 interrupted; 141 where the reader of its
-output has gone.
+some trials failed for a reason other than divergence, or a sweep couldn't go on (no node left for
+its trials, storage that fails, Ray that ended); 4 the run of `train` diverged; 130 interrupted
+(Ctrl-C, SIGTERM); 141 where the reader of its output has gone.
 """
 
 import os
@@ -30,7 +31,8 @@ from foretune.tuner.cli.train import train
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 
 Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments; 3 some trials failed
-for a reason other than divergence; 130 interrupted."""
+for a reason other than divergence, or the sweep couldn't go on; 4 the run of `train` diverged;
+130 interrupted."""
 
 MANY = (
     "--set",

@@ -5,7 +5,14 @@ from pathlib import Path
 from tyro.conf import Positional
 
 
-def resume(directory: Positional[str], /, *, address: str = "", preset: str = "") -> int:
+def resume(
+    directory: Positional[str],
+    /,
+    *,
+    address: str = "",
+    preset: str = "",
+    retry_failed: bool = False,
+) -> int:
     """Continues an interrupted sweep: trials with an outcome are kept, the rest go on.
 
     Args:
@@ -13,6 +20,7 @@ def resume(directory: Positional[str], /, *, address: str = "", preset: str = ""
         address: Ray cluster to join instead of the sweep's own, auto or HOST:PORT.
         preset: FILE.py:NAME of the sweep's own preset, where its file isn't in the folder that you
             start from: no other code that records name is run.
+        retry_failed: let failed trials go on, too, from their checkpoints.
     """
     from dataclasses import replace
 
@@ -24,4 +32,5 @@ def resume(directory: Positional[str], /, *, address: str = "", preset: str = ""
     execution = recorded_execution(SweepRecord.read(Path(directory)).execution)
     if address:
         execution = replace(execution, address=address)
-    return finish(go_on(Path(directory), execution=execution, preset=preset))
+    result = go_on(Path(directory), execution=execution, preset=preset, retry_failed=retry_failed)
+    return finish(result)

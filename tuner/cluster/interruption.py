@@ -40,6 +40,11 @@ class Interruption:
         self._main = threading.current_thread() is threading.main_thread()
         self._thread = threading.Thread(target=self._listen, name="interruption", daemon=True)
 
+    @property
+    def heard(self) -> bool:
+        """Whether a signal came."""
+        return self._caught.is_set()
+
     def __enter__(self) -> "Interruption":
         if self._main:
             self._handler = signal.signal(signal.SIGTERM, _as_ctrl_c)

@@ -25,12 +25,14 @@ class Watchdog:
         gpus_per_trial: float,
         *,
         stall_s: float = 600.0,
+        cure: str = "foretune resume",
     ):
+        """stall_s is the time without progress, in seconds; cure continues the sweep."""
         self.reason: str | None = None
         """Why the driver was ended, or None."""
         self._asks = (cpus_per_trial, gpus_per_trial)
         self._address = connection.address
-        self._stall_s = stall_s
+        self._stall_s, self._cure = stall_s, cure
         self._progress = time.monotonic()
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -62,7 +64,7 @@ class Watchdog:
             self.reason = (
                 f"A sweep must have a node for its trials, got none alive at {self._address} with "
                 f"{cpus:g} CPUs and {gpus:g} GPUs and no progress for {idle_s:.0f} s; bring nodes "
-                f"back, then continue it with foretune resume."
+                f"back, then continue with: {self._cure}"
             )
             self._interrupt()
             if not self._done.wait(self.CLEANUP_S):

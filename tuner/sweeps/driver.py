@@ -12,6 +12,7 @@ from foretune.tuner.records.outcome_json import RunEnd, Times
 from foretune.tuner.sweeps.failures import patience, storage_error, storage_sentence
 from foretune.tuner.sweeps.lost_workers import LostWorkers, last_failure
 from foretune.tuner.sweeps.progress import Progress
+from foretune.tuner.sweeps.silence import Silence
 from foretune.tuner.sweeps.trainable import Trial
 from foretune.tuner.training.outcome import Outcome
 
@@ -41,11 +42,12 @@ class Driver(tune.Callback):
         listeners: tuple[Listener, ...],
         stop_reasons: Mapping[str, str],
         tick: Any,
+        timeout_s: float = 0.0,
     ):
         self._runs_dir, self._progress = runs_dir, progress
         self._trials, self._labels = trials, labels
         self._listeners, self._stop_reasons, self._tick = listeners, stop_reasons, tick
-        self._lost = LostWorkers(runs_dir)
+        self._lost, self._silence = LostWorkers(runs_dir, timeout_s), Silence()
         self.storage = ""
         """What failed of the storage, in a sentence: the sweep ends with it."""
 
@@ -59,6 +61,7 @@ class Driver(tune.Callback):
         self._tick()
         run_id = self._trial(trial).run_id
         self._progress.started(run_id)
+        self._silence.started(run_id)
         for listener in self._listeners:
             listener.trial_started(run_id)
 
@@ -74,7 +77,19 @@ class Driver(tune.Callback):
         self._tick()
         ours = self._trial(trial)
         self._lost.reported(ours.run_id, result["step"])
+        self._silence.reported(ours.run_id)
         self._progress.reported(ours.run_id, result["step"] / ours.run.steps)
+
+    def on_step_end(self, iteration: int, trials: list[RayTrial], **info: Any) -> None:
+        """Tune has waited for an event, for a tenth of a second at most."""
+        for silent in self._silence.overdue():
+            self._progress.silent(self._labels[silent.run_id], silent.seconds, silent.usual)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
+    ) -> None:
+        """A trial whose worker was lost waits for another."""
+        self._silence.ended(self._trial(trial).run_id)
 
     def on_trial_complete(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
@@ -111,6 +126,7 @@ class Driver(tune.Callback):
         return self._trials[trial.config["run_id"]]
 
     def _end(self, trial: Trial, outcome: Outcome, result: Mapping[str, Any]) -> None:
+        self._silence.ended(trial.run_id)
         opened, started = result.get("opened", (None, None))
         times = Times(opened=opened, started=started, ended=time.time())
         end = RunEnd.of(trial.run_id, outcome, times, result.get("rows"))

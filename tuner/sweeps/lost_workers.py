@@ -36,8 +36,9 @@ class _Losses:
 class LostWorkers:
     """The losses of each run since this driver began."""
 
-    def __init__(self, runs_dir: Path):
-        self._runs_dir = runs_dir
+    def __init__(self, runs_dir: Path, timeout_s: float = 0.0):
+        """timeout_s is the time in which a trial must go on."""
+        self._runs_dir, self._timeout_s = runs_dir, timeout_s
         self._runs: dict[str, _Losses] = {}
 
     def reported(self, run_id: str, step: int) -> None:
@@ -57,8 +58,7 @@ class LostWorkers:
             keep_error(run_dir, words.stack)
         forget_last_words(run_dir)
         if words and words.hung:
-            limit = re.search(r"Timeout \((.+)\)!", words.stack)
-            losses.reason = f"no progress for {limit[1] if limit else 'too long'}{words.where}"
+            losses.reason = f"no progress for {self._timeout_s:g} s{words.where}"
             return False
         if MEMORY.search(text):
             losses.reason = "out of memory: Ray ended its worker, since its machine had hardly any"

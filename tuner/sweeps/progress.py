@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from foretune.argument_error import spelled
 from foretune.tuner.training.outcome import Outcome
 
 HEARTBEAT_SECONDS = 10.0
@@ -63,6 +64,14 @@ class Progress:
         if forecast and forecast["audited"]:
             reason += f" (audited; at step {forecast['step']} {forecast['reason']})"
         self._line(f"{label}: {outcome.outcome}, {text}{reason}")
+
+    def silent(self, label: str, seconds: float, usual: float | None) -> None:
+        """A trial hasn't reported for long; usual is its longest time between two reports."""
+        rule = f", {_clock(usual)} between reports so far" if usual else ""
+        self._line(
+            f"{label}: silent for {_clock(seconds)}{rule}; {spelled('trial_timeout')} SECONDS ends "
+            f"a trial that hangs"
+        )
 
     def skipped(self, label: str, outcome: Outcome) -> None:
         """A trial was drawn that is not to begin: one more than are asked for."""

@@ -39,6 +39,7 @@ from foretune.tuner.records.journal import (
 from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versions
 from foretune.tuner.records.run_json import RunRecord, run_id
 from foretune.tuner.records.sweep_json import SweepRecord, change_of
+from foretune.tuner.sweeps.retry import reopen_failed
 from foretune.tuner.sweeps.trials import run_trials, scheduler_of
 from foretune.tuner.tracking.sender import MLflowSender, public
 
@@ -61,7 +62,9 @@ class SweepResult:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 some trials failed or are lost, 130 interrupted."""
+        """0 done, 3 some trials failed or are lost, or the sweep couldn't go on, 130 interrupted."""
+        if self.stalled:
+            return 3
         if self.outcomes.get("unfinished"):
             return 130
         return 3 if self.outcomes.get("failed") or self.outcomes.get("lost") else 0
@@ -134,15 +137,22 @@ def sweep_plan(
         machine=machine(),
         trials=plan.num_samples if drawn else len(planned),
     )
-    with new_folder(directory), _connection(execution, directory) as connection:
+    with new_folder(directory), _connection(execution, directory) as (connection, interruption):
         write_down(directory, planned, record, skipped.values())
-        return _execute(directory, execution, connection)
+        return _execute(directory, execution, connection, interruption)
 
 
-def resume(out: str | Path, *, execution: Execution | None = None, preset: str = "") -> SweepResult:
+def resume(
+    out: str | Path,
+    *,
+    execution: Execution | None = None,
+    preset: str = "",
+    retry_failed: bool = False,
+) -> SweepResult:
     """Continues the sweep in a directory: runs with an outcome are kept, the rest go on.
 
     preset is FILE.py:NAME of the sweep's own, where its file isn't below the working directory.
+    retry_failed lets runs that failed go on as well, from their checkpoints.
     Raises ValueError where the directory holds no sweep, or its runs or text have changed.
     """
     directory = Path(out).resolve()
@@ -153,8 +163,15 @@ def resume(out: str | Path, *, execution: Execution | None = None, preset: str =
         print(changed, flush=True)
     if preset:
         load_file(preset)
-    with _connection(execution, directory) as connection:
-        return _execute(directory, execution, connection, preset)
+    with _connection(execution, directory) as (connection, interruption):
+        return _execute(
+            directory,
+            execution,
+            connection,
+            interruption,
+            preset=preset,
+            retry_failed=retry_failed,
+        )
 
 
 def holds_plan(directory: Path, plan: Plan) -> bool:
@@ -171,7 +188,7 @@ def holds_plan(directory: Path, plan: Plan) -> bool:
 
 
 @contextmanager
-def _connection(execution: Execution, directory: Path) -> Iterator[Connection]:
+def _connection(execution: Execution, directory: Path) -> Iterator[tuple[Connection, Interruption]]:
     with Interruption(lambda: interruption_note(directory)) as interruption:
         connection = connect(
             execution.address,
@@ -183,7 +200,7 @@ def _connection(execution: Execution, directory: Path) -> Iterator[Connection]:
         try:
             if not connection.local:
                 probe_storage(directory)
-            yield connection
+            yield connection, interruption
         finally:
             interruption.unwatch()
             connection.close()
@@ -197,7 +214,13 @@ def interruption_note(directory: Path) -> str:
 
 
 def _execute(
-    directory: Path, execution: Execution, connection: Connection, preset: str = ""
+    directory: Path,
+    execution: Execution,
+    connection: Connection,
+    interruption: Interruption,
+    *,
+    preset: str = "",
+    retry_failed: bool = False,
 ) -> SweepResult:
     lock = FileLock(directory / ".sweep.lock", timeout=0)
     try:
@@ -207,6 +230,10 @@ def _execute(
             f"DIR must have one sweep at a time, and another process runs {directory}; wait for it."
         ) from None
     with lock:
+        if retry_failed:
+            print(
+                f"Tried again: {', '.join(reopen_failed(directory)) or 'none failed'}", flush=True
+            )
         waiting, ended = read_runs(directory, repair=lambda sentence: print(sentence, flush=True))
         draws = _draws(directory, [*waiting, *ended], execution, preset)
         sender = MLflowSender(
@@ -241,6 +268,8 @@ def _execute(
         print(draws.exhausted, flush=True)
     if undrawn:
         outcomes["unfinished"] = outcomes.get("unfinished", 0) + undrawn
+    if outcomes.get("unfinished") and not stalled and not interruption.heard:
+        stalled = f"Ray ended the sweep before its time; continue with: foretune resume {directory}"
     return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
 
 

@@ -297,4 +297,4 @@ class RunTrainable(tune.Trainable):
 def _one_line(error: BaseException) -> str:
     if isinstance(error, ModelError):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))

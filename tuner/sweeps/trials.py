@@ -85,7 +85,12 @@ def run_trials(
     roster = _roster(files, [*ended, *waiting], draws)
     scheduler = scheduler_of(execution, runs, roster.groups)
     _replay(scheduler, directory, roster.groups)
-    watchdog = Watchdog(connection, execution.cpus_per_trial, execution.gpus_per_trial)
+    watchdog = Watchdog(
+        connection,
+        execution.cpus_per_trial,
+        execution.gpus_per_trial,
+        cure=f"foretune resume {directory}",
+    )
     progress = Progress(
         {record.run_id: cost(record) for record in waiting},
         done=len(ended),
@@ -99,6 +104,7 @@ def run_trials(
         listeners=(listener, draws) if draws else (listener,),
         stop_reasons=scheduler.reasons if scheduler else {},
         tick=watchdog.tick,
+        timeout_s=execution.trial_timeout,
     )
     at_once = max(1, slots(connection, execution.cpus_per_trial, execution.gpus_per_trial))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
