@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,11 @@ pytest.register_assert_rewrite("commands", "mlflow_sweeps", "processes", "short_
 for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
     os.environ[f"RAY_{name}"] = "600"
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "600"
+# A developer's own store, experiment, password or user-level files are no part of a test.
+for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+    del os.environ[name]
+_state = tempfile.TemporaryDirectory(prefix="foretune-tests-")
+os.environ["XDG_STATE_HOME"] = _state.name
 # One thread a worker, before anything loads torch or numpy: idle threads spin, at others' cost.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

@@ -86,14 +86,15 @@ def end_run(folder: Path, outcome: str = "finished", *, step: int = 100) -> None
 def add_sweep(sweep_dir: Path) -> Path:
     sweep_dir.mkdir(parents=True)
     facts = {
-        "command": "foretune sweep lr --out here",
+        "command": "foretune sweep lr --set model.api_key=secret --out here",
         "commit": "0123abcd",
         "space": {"optimizer.lr": [0.01, 0.03]},
         "preset": "lm-tiny",
         "search": "grid",
         "scheduler": "none",
         "seed": 0,
-        "execution": {"tracking_uri": "http://user:secret@host"},
+        "execution": {"tracking_uri": ""},
+        "overrides": {"model.api_key": "secret"},
     }
     (sweep_dir / "sweep.json").write_text(json.dumps(facts))
     return sweep_dir
@@ -142,8 +143,7 @@ def send_all(sweep_dir: Path, *, interrupted: bool = False) -> str:
     Starting the process takes 3 s of MLflow's import each time.
     """
     sender = MLflowSender(sweep_dir)
-    if State.load(sender._dir) is None:
-        sender._state.save(sender._dir)
+    sender.prepare()
     orders: SimpleQueue[list[Any]] = SimpleQueue()
     orders.put(["close", interrupted])
     follow(Sender(sender._dir, sender._uri), orders)

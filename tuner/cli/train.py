@@ -81,6 +81,7 @@ def train_one(
     import torch
 
     from foretune.tuner.config.assignments import parse_assignments
+    from foretune.tuner.config.kept_secrets import keep_secrets
     from foretune.tuner.config.resolve import resolve
     from foretune.tuner.planning.forecast_stop import judge_in, stopper_of
     from foretune.tuner.records.files import MetricsFile
@@ -94,6 +95,7 @@ def train_one(
     stopping.check_forecast()
     changes = parse_assignments(overrides)
     run = resolve(preset, size=size, interventions=interventions, overrides=changes)
+    keep_secrets(run)
     if threads < 1:
         raise ArgumentError(Argument("threads"), f" must be 1 or more, got {threads}.")
     torch.set_num_threads(threads)

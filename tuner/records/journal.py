@@ -13,11 +13,12 @@ from typing import Any
 
 from foretune.analysis.records.run_files import read_metrics
 from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.config.kept_secrets import check_kept
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import load_source
 from foretune.tuner.records.files import check_writable
 from foretune.tuner.records.outcome_json import OUTCOME_FILE, RunEnd
-from foretune.tuner.records.run_json import RunRecord, describe, run_id
+from foretune.tuner.records.run_json import RunRecord, describe, is_named
 from foretune.tuner.records.sweep_json import SWEEP_FILE, SweepRecord
 from foretune.tuner.training.checkpoint import peek
 from foretune.tuner.training.outcome import objective
@@ -110,7 +111,7 @@ def read_runs(directory: Path) -> tuple[list[RunRecord], list[RunRecord]]:
     waiting, ended = [], []
     for path in sorted((directory / "runs").glob("*/run.json")):
         record = RunRecord.read(path.parent)
-        if not run_id(record.run) == record.run_id == path.parent.name:
+        if record.run_id != path.parent.name or not is_named(record.run_id, record.run):
             raise ValueError(
                 f"{path} must hold the run that its folder is named after, got another config; "
                 f"restore it."
@@ -121,7 +122,11 @@ def read_runs(directory: Path) -> tuple[list[RunRecord], list[RunRecord]]:
                 f"The text of {data.name} must be the one that the sweep began with, got "
                 f"another (a different Python or a changed file); restore it or start a new sweep."
             )
-        (ended if (path.parent / OUTCOME_FILE).exists() else waiting).append(record)
+        if (path.parent / OUTCOME_FILE).exists():
+            ended.append(record)
+        else:
+            check_kept(record.run)
+            waiting.append(record)
     return waiting, ended
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
+from foretune.redaction import redacted
 from foretune.tuner.records.outcome_json import RunEnd, Times
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.trainable import Trial
@@ -90,7 +91,7 @@ class Driver(tune.Callback):
         """A trial's worker died more often than it may."""
         result, ours = trial.last_result or {}, self._trial(trial)
         lines = [line for line in str(trial.get_pickled_error() or "").splitlines() if line.strip()]
-        reason = f"the worker died: {lines[-1].strip() if lines else 'no message'}"
+        reason = redacted(f"the worker died: {lines[-1].strip() if lines else 'no message'}")
         self._end(ours, _from_result("failed", reason, result), result)
 
     def _trial(self, trial: RayTrial) -> Trial:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from foretune import analysis
+from foretune.redaction import redacted
 from foretune.tuner.cluster.connect import Connection, connect
 from foretune.tuner.cluster.interruption import Interruption
 from foretune.tuner.cluster.storage_probe import probe_storage
+from foretune.tuner.config.kept_secrets import check_kept, keep_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_skip import SkipRule, skips
@@ -39,7 +41,7 @@ from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versio
 from foretune.tuner.records.run_json import RunRecord, run_id
 from foretune.tuner.records.sweep_json import SweepRecord
 from foretune.tuner.sweeps.trials import run_trials, scheduler_of
-from foretune.tuner.tracking.sender import MLflowSender, public
+from foretune.tuner.tracking.sender import MLflowSender, check_destination
 
 if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
     from foretune.tuner.planning.optuna_draws import Draws
@@ -94,6 +96,8 @@ def sweep(
         overrides=overrides or {},
     )
     if holds_plan(local_path("out", out), plan):
+        drawn = open_plan(plan)
+        keep_secrets(*(drawn.examples() if drawn else plan.runs()))
         return resume(out, execution=execution)
     return sweep_plan(plan, out=out, execution=execution)
 
@@ -107,10 +111,11 @@ def sweep_plan(
     Interrupted (SIGINT, SIGTERM), it returns with `unfinished` counted. Raises ValueError for what
     can't run, before anything starts, and leaves no directory then.
     """
-    execution = execution or Execution()
+    execution = (execution or Execution()).with_store()
     directory = local_path("out", out).resolve()
     drawn = open_plan(plan)
     runs = drawn.examples() if drawn else plan.runs()
+    keep_secrets(*runs)
     scheduler_of(execution, runs, {})  # For its rules alone, as the next.
     stopper_of(execution)
     check_new(directory)  # Now, and again once connected.
@@ -121,12 +126,12 @@ def sweep_plan(
     if drawn:  # Those were examples; what will be there is judged when it is drawn.
         planned, skipped = [], {}
     record = SweepRecord(
-        command=command or "tuner.sweeps.sweep(...)",
+        command=redacted(command) or "tuner.sweeps.sweep(...)",
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         plan=plan.describe(),
         draws=drawn.to_json() if drawn else None,
         scheduler=execution.scheduler,
-        execution={**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
+        execution={**asdict(execution), "tracking_uri": redacted(execution.tracking_uri)},
         versions=versions(),
         commit=commit(),
         machine=machine(),
@@ -140,12 +145,15 @@ def sweep_plan(
 def resume(out: str | Path, *, execution: Execution | None = None) -> SweepResult:
     """Continues the sweep in a directory: runs with an outcome are kept, the rest go on.
 
-    Raises ValueError where the directory holds no sweep, or its runs or text have changed.
+    MLflow's store stays the one it began with; execution, or MLFLOW_TRACKING_URI, names it again
+    where this user hasn't named it on this machine. Raises ValueError where the directory holds no
+    sweep, where its runs or text have changed, and where it alone says where to send them.
     """
     directory = Path(out).resolve()
     record = SweepRecord.read(directory)
-    execution = execution or Execution(**record.execution)
+    execution = execution or Execution(**{**record.execution, "tracking_uri": ""})
     check_writable(directory)
+    check_destination(directory, execution.tracking_uri)
     with _connection(execution, directory) as connection:
         return _execute(directory, execution, connection)
 
@@ -244,4 +252,10 @@ def _draws(directory: Path, journal: list[RunRecord], execution: Execution) -> "
     from foretune.tuner.planning.optuna_plan import OpenPlan
 
     skip = SkipRule(execution) if execution.skip_above < 1 else None
-    return Draws(directory, OpenPlan.from_json(record.draws), journal, skip=skip)
+    draws = Draws(directory, OpenPlan.from_json(record.draws), journal, skip=skip)
+    if draws.left:
+        examples = draws.examples()
+        keep_secrets(*examples)  # Of a preset in a file, say, which is read again.
+        for run in examples:
+            check_kept(run)
+    return draws

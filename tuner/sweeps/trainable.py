@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from ray import tune
 
+from foretune.redaction import redacted
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.forecast_stop import ForecastStop, judge_in
 from foretune.tuner.records.files import MetricsFile
@@ -173,8 +174,8 @@ class RunTrainable(tune.Trainable):
         """Keeps the traceback beside the run; returns the error as one line."""
         path = Path(self._trial.directory) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)))
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        path.write_text(redacted("".join(traceback.format_exception(error))))
+        return redacted(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Forgets the old run completely and opens the new one in the same process."""

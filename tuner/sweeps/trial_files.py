@@ -3,9 +3,11 @@
 A worker may be asked for a run that was drawn after it began, so it is given no list of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from foretune.tuner.config.kept_secrets import keep
 from foretune.tuner.planning.forecast_stop import ForecastStop
 from foretune.tuner.records.run_json import RunRecord
 from foretune.tuner.sweeps.trainable import Trial
@@ -21,8 +23,11 @@ class TrialFiles:
     checkpoint_seconds: float
     keep_models: bool
     stop: ForecastStop | None
+    secrets: Mapping[str, str] = field(repr=False)
+    """Of the runs, by class and field: in no file, so that the driver hands them over."""
 
     def __getitem__(self, run_id: str) -> Trial:
+        keep(self.secrets)
         return self.trial(RunRecord.read(Path(self.runs_dir) / run_id))
 
     def trial(self, record: RunRecord) -> Trial:

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from foretune.tuner.cluster.connect import Connection, slots
 from foretune.tuner.cluster.watchdog import Watchdog
+from foretune.tuner.config.kept_secrets import kept_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_stop import ForecastStop
@@ -79,8 +80,8 @@ def run_trials(
     """
     # The longest first: at the end no core waits long for the last trial.
     waiting = sorted(waiting, key=cost, reverse=True)
-    roster = _roster(_trial_files(directory, execution, stop), [*ended, *waiting], draws)
     examples = draws.examples() if draws else []
+    roster = _roster(_trial_files(directory, execution, stop), [*ended, *waiting], draws)
     scheduler = scheduler_of(
         execution, [t.run for t in roster.trials.values()] + examples, roster.groups
     )
@@ -192,6 +193,7 @@ def _trial_files(directory: Path, execution: Execution, stop: ForecastStop | Non
         checkpoint_seconds=execution.checkpoint_seconds,
         keep_models=execution.keep_models,
         stop=stop,
+        secrets=kept_secrets(),
     )
 
 

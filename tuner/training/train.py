@@ -19,6 +19,7 @@ from foretune.models.nets.parametrize import parametrize
 from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
 from foretune.tuner.config.images import ImageData
+from foretune.tuner.config.kept_secrets import without_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import open_stream, validation_parts
 from foretune.tuner.optim.flat_optimizer import FlatOptimizer
@@ -252,7 +253,7 @@ class Training:
         # After the end there is nothing to go on with, and a diverged state isn't a good one.
         assert self.outcome is None, f"a run that is {self.outcome.outcome} has no state to save"
         state = {
-            "run": repr(self.run),
+            "run": without_secrets(self.run),
             "step": self.step,
             "row": self._row,
             "loss_at_init": self.loss_at_init,
@@ -280,8 +281,9 @@ class Training:
                 f"restore must hold a checkpoint, got {directory} without {path.name}."
             )
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        for what, mine in (("run", repr(self.run)), ("data_sha256", self.stream.corpus.sha256)):
-            if state[what] != mine:
+        run = (without_secrets(self.run), repr(self.run))  # The second is of an older version.
+        for what, mine in (("run", run), ("data_sha256", (self.stream.corpus.sha256,))):
+            if state[what] not in mine:
                 raise ValueError(
                     f"restore must be a checkpoint of this run on this text, got another {what} in "
                     f"{path}; remove the checkpoint to start again."

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from foretune.redaction import redacted
 from foretune.tuner.tracking.outbox import State
-from foretune.tuner.tracking.sender import MLflowSender, check_tracking_uri, public
+from foretune.tuner.tracking.sender import MLflowSender
+from foretune.tuner.tracking.stores import check_tracking_uri
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def test_schemes_that_mlflow_has_a_store_for(uri: str):
 def test_an_unknown_scheme_is_refused_in_one_sentence(uri: str):
     with pytest.raises(ValueError, match=r"^tracking URI must begin with one of .*sqlite") as error:
         check_tracking_uri(uri)
-    assert public(uri) in str(error.value)
+    assert redacted(uri) in str(error.value)
     assert "secret" not in str(error.value)
 
 
@@ -52,7 +54,7 @@ def test_a_sweep_keeps_its_store_and_experiment(sweep_dir: Path, monkeypatch: py
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     MLflowSender(sweep_dir, tracking_uri=uri)
     assert State.load(sweep_dir) is None
-    State(sweep_key="k", tracking_uri=public(uri), experiment="mine").save(sweep_dir)
+    State(sweep_key="k", tracking_uri=redacted(uri), experiment="mine").save(sweep_dir)
     assert "secret" not in (sweep_dir / "mlflow.json").read_text()
     MLflowSender(sweep_dir, tracking_uri=uri, experiment="mine")
     with pytest.raises(ValueError, match="password isn't kept"):
