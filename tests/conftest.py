@@ -22,7 +22,9 @@ from xdist.workermanage import WorkerController
 # A shell starts background jobs with SIGINT ignored, and processes of ours inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-pytest.register_assert_rewrite("commands", "mlflow_sweeps", "processes", "short_runs")
+pytest.register_assert_rewrite(
+    "commands", "mlflow_servers", "mlflow_sweeps", "processes", "short_runs"
+)
 # How long Ray waits for its own processes, 30 and 60 s, isn't what is tested: cores may be busy.
 for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
     os.environ[f"RAY_{name}"] = "600"
