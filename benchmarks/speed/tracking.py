@@ -23,7 +23,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -119,7 +119,7 @@ def timed(space: dict[str, Any], steps: int, uri: str) -> tuple[float, float]:
     An empty uri runs it without MLflow.
     """
     without = patch("foretune.tuner.sweeps.sweep.MLflowSender", NoSender)
-    with tempfile.TemporaryDirectory() as folder, suppress_unless(not uri, without):
+    with tempfile.TemporaryDirectory() as folder, nullcontext() if uri else without:
         result = sweep(
             space,
             out=Path(folder) / "sweep",
@@ -133,16 +133,6 @@ def timed(space: dict[str, Any], steps: int, uri: str) -> tuple[float, float]:
 
 
 @contextmanager
-def suppress_unless(wanted: bool, context: Any) -> Iterator[None]:
-    """Within its block another context holds, if it is wanted."""
-    if not wanted:
-        yield
-        return
-    with context:
-        yield
-
-
-@contextmanager
 def servers(folder: Path) -> Iterator[dict[str, str]]:
     """Gives the URI of each kind of server; empty is none at all."""
     server, door, nobody = (free_port() for _ in range(3))
@@ -153,9 +143,13 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
     started: list[subprocess.Popen[bytes]] = []
     try:
         for words in (command, late):
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            nice = ["nice", "-n", "19", *words]
-            started.append(subprocess.Popen(nice, start_new_session=True, **quiet))
+            process = subprocess.Popen(
+                ["nice", "-n", "19", *words],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            started.append(process)
         uris = {WELL: server, SLOW: door, DEAD: nobody}
         _wait_for(f"http://127.0.0.1:{server}/health", started[0])
         yield {ABSENT: "", **{name: f"http://127.0.0.1:{port}" for name, port in uris.items()}}

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from foretune.analysis.records.run_files import parse_row
+from foretune.tuner.tracking.artifacts import artifacts
 from foretune.whole_files import atomic_write
 
 BASE = frozenset({"step", "loss", "lr", "grad_norm", "tokens_seen", "seconds"})
 """Columns of every row. A row with nothing more isn't sent: metrics.jsonl keeps every step."""
-
-ARTIFACTS = "mlflow-artifacts.jsonl"
-"""One path a line: files and folders for the sweep's run."""
 
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 """How MLflow calls an outcome."""
@@ -243,20 +241,3 @@ def settled(sweep_dir: Path, state: State | None) -> bool:
         and state.artifacts_sent >= len(artifacts(sweep_dir))
         and waiting(sweep_dir, state) == (0, 0)
     )
-
-
-def artifacts(sweep_dir: Path) -> list[str]:
-    """Returns the paths asked for, in order, relative to the directory; "" for a damaged line."""
-    try:
-        lines = (sweep_dir / ARTIFACTS).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    return [_path_of(line) for line in lines[:-1]]
-
-
-def _path_of(line: bytes) -> str:
-    try:
-        path = json.loads(line)
-    except (ValueError, RecursionError):
-        return ""
-    return path if isinstance(path, str) and "\0" not in path else ""

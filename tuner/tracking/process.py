@@ -20,7 +20,8 @@ from filelock import FileLock
 
 from foretune.redaction import RedactedLines, remember_environment, remember_uri
 from foretune.tuner.tracking.outbox import ended, folders
-from foretune.tuner.tracking.uploader import Sender, why
+from foretune.tuner.tracking.reasons import why
+from foretune.tuner.tracking.uploader import Sender
 
 POLL_S, LONGEST_PAUSE_S = 1.0, 30.0
 

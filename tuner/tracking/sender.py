@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 
 import foretune
 from foretune.redaction import redacted
+from foretune.tuner.tracking.artifacts import ask_for
 from foretune.tuner.tracking.destinations import remember_destination
-from foretune.tuner.tracking.outbox import ARTIFACTS, State, folders, settled, waiting
+from foretune.tuner.tracking.outbox import State, folders, settled, waiting
 from foretune.tuner.tracking.own_store import mend
 from foretune.tuner.tracking.stores import agreed_uri, known_state, own_uri
 
@@ -122,9 +123,7 @@ class MLflowSender:
 
     def artifact(self, path: Path) -> None:
         """Attaches a file or a folder to the sweep's run; it must be inside the directory."""
-        inside = os.path.relpath(path.absolute(), self._dir)
-        with (self._dir / ARTIFACTS).open("a") as file:
-            file.write(json.dumps(str(inside)) + "\n")
+        ask_for(self._dir, path)
 
     def close(self, timeout_s: float = 10.0, *, interrupted: bool = False) -> str:
         """Sends what it can, ends the runs; returns "" or a sentence on what waits.

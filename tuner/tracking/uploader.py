@@ -6,7 +6,6 @@ waits.
 
 import contextlib
 import getpass
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from foretune.redaction import redacted
+from foretune.tuner.tracking.artifacts import artifacts, files, is_inside
 from foretune.tuner.tracking.fields import (
     FIRST,
     LAST,
@@ -33,10 +32,8 @@ from foretune.tuner.tracking.fields import (
 from foretune.tuner.tracking.outbox import (
     FORMAT,
     STATUS,
-    DamagedRun,
     Mark,
     State,
-    artifacts,
     ended,
     folders,
     read_rows,
@@ -44,6 +41,7 @@ from foretune.tuner.tracking.outbox import (
     unread,
 )
 from foretune.tuner.tracking.own_store import put_here
+from foretune.tuner.tracking.reasons import refuses, why
 from foretune.tuner.tracking.stores import own_uri
 
 LIVE_S = 5.0
@@ -216,7 +214,7 @@ class Sender:
         try:
             yield
         except Exception as error:
-            if not isinstance(error, DamagedRun) and not _refuses(error):
+            if not refuses(error):
                 raise
             self.refused[run_id] = f"run {run_id}: {why(error, self.uri)}"
 
@@ -290,8 +288,8 @@ class Sender:
     def _send_artifacts(self) -> None:
         for name in artifacts(self.dir)[self.state.artifacts_sent :]:
             outside = []
-            for path, folder in _files(self.dir, name):
-                if _is_inside(path, self.dir):
+            for path, folder in files(self.dir, name):
+                if is_inside(path, self.dir):
                     self._client.log_artifact(self.state.parent_run_id, str(path), folder)
                 else:
                     outside.append(path)
@@ -303,39 +301,3 @@ class Sender:
                 )
             self.state.artifacts_sent += 1
             self.calls += 1
-
-
-def _is_inside(path: Path, directory: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(directory)
-
-
-def _files(directory: Path, name: str) -> Iterator[tuple[Path, str | None]]:
-    """Yields a file, or those of a folder, each with the folder that MLflow puts it into."""
-    path = directory / name
-    if not name or not os.path.exists(path):
-        return
-    if not path.is_dir() or not _is_inside(path, directory):
-        yield path, None
-        return
-    for folder, _, names in os.walk(path):  # Which doesn't follow links to folders.
-        inside = Path(path.name, os.path.relpath(folder, path))
-        yield from ((Path(folder, name), inside.as_posix()) for name in sorted(names))
-
-
-def _refuses(error: Exception) -> bool:
-    """Whether MLflow will answer the same the next time: a bad request, not a bad moment."""
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(error, MlflowException):
-        return False
-    status = error.get_http_status_code()
-    return 400 <= status < 500 and status not in (401, 403, 408, 429)
-
-
-def why(error: Exception, uri: str) -> str:
-    """Returns an error's reason as a phrase; MLflow's own fill a screen and may show a password."""
-    text = redacted(str(error).replace(uri.rstrip("/"), "the server"))
-    for phrase in ("Connection refused", "Name or service not known", "timed out"):
-        if phrase in text:
-            return phrase.lower()
-    return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"
