@@ -127,6 +127,8 @@ def timed(space: dict[str, Any], steps: int, uri: str) -> tuple[float, float]:
             execution=Execution(tracking_uri=uri),
         )
         over = time.time()
+        if result.exit_code:
+            raise SystemExit(result.exit_code)
         ends = [read_json(path) for path in result.directory.glob("runs/*/outcome.json")]
     last = max(end["ended"] for end in ends)
     return last - min(end["opened"] for end in ends), over - last

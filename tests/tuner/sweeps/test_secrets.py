@@ -214,11 +214,17 @@ def test_a_sweep_leaves_no_secret_anywhere(text, tmp_path, free_port, monkeypatc
     monkeypatch.setenv("RAY_TMPDIR", ray.name)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", VARIABLE_SECRET)
     monkeypatch.setenv("HF_TOKEN", VARIABLE_SECRET)
+    uri = f"http://me:{URI_SECRET}@127.0.0.1:{free_port}"
+    named = ["--tracking-uri", uri]
+    if search == "optuna":  # Not typed, then.
+        named = []
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "night")
     with ray:
         process = start(
             "sweep", "lr", "--out", str(out), "--preset", "mine.py:RUN", "--drop", "model.size",
             "model.qk_norm", "--grid", "model.width=8,12", "optimizer.lr=0.01,0.02",
-            "--tracking-uri", f"http://me:{URI_SECRET}@127.0.0.1:{free_port}",
+            *named,
             "--search", search, "--num-samples", "4" if search == "optuna" else "1",
             *short(text, 20), cwd=tmp_path,
         )  # fmt: skip
@@ -238,4 +244,9 @@ def test_a_sweep_leaves_no_secret_anywhere(text, tmp_path, free_port, monkeypatc
     assert holding(out) == []
     there = [path for path in holding(tmp_path) if path.parent.name != "__pycache__"]
     assert there == [tmp_path / "mine.py"]
-    assert json.loads((out / "mlflow.json").read_text())["tracking_uri"].startswith("http://me:***")
+    for state in (
+        json.loads((out / "mlflow.json").read_text()),
+        json.loads((out / "sweep.json").read_text())["execution"],
+    ):
+        assert state["tracking_uri"] == f"http://me:***@127.0.0.1:{free_port}"
+        assert state["experiment"] == ("night" if search == "optuna" else "foretune")

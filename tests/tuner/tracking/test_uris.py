@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from foretune.redaction import redacted
+from foretune.tuner.planning.execution import Execution
 from foretune.tuner.tracking.outbox import State
 from foretune.tuner.tracking.sender import MLflowSender
-from foretune.tuner.tracking.stores import check_tracking_uri
+from foretune.tuner.tracking.stores import agreed_uri, check_tracking_uri, own_uri
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,21 @@ def test_a_sweep_keeps_its_store_and_experiment(sweep_dir: Path, monkeypatch: py
         MLflowSender(sweep_dir, tracking_uri="http://elsewhere")
     with pytest.raises(ValueError, match="experiment must stay"):
         MLflowSender(sweep_dir, tracking_uri=uri, experiment="other")
+
+
+def test_a_new_sweep_takes_mlflows_own_variables_where_nothing_is_named(
+    monkeypatch: pytest.MonkeyPatch, sweep_dir: Path
+):
+    assert Execution().with_store() == Execution(experiment="foretune")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    named = Execution().with_store()
+    assert (named.tracking_uri, named.experiment) == ("http://me:secret@host:5000", "mine")
+    own = Execution(tracking_uri="http://other", experiment="yours")
+    assert own.with_store() == own
+    State(sweep_key="k").save(sweep_dir)  # One that has begun keeps its own database.
+    MLflowSender(sweep_dir)
+    assert agreed_uri(sweep_dir, "") == (own_uri(sweep_dir), False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "host:5000")
+    with pytest.raises(ValueError, match="tracking URI must begin with one of"):
+        Execution().with_store()
