@@ -39,10 +39,11 @@ def mend(directory: Path, state: "State | None") -> tuple["State | None", str]:
     return fresh, f"{sentence}; the whole sweep is sent again."
 
 
-def put_here(directory: Path, sweep_key: str, experiment: str) -> None:
+def put_here(directory: Path, state: State) -> None:
     """Says in a sweep's own database that artifacts are below its directory, wherever that is now.
 
-    MLflow keeps absolute paths: a copy's would be those of the original.
+    MLflow keeps absolute paths: a copy's would be those of the original, and those of a directory
+    from elsewhere could be any.
     """
     path = directory / DATABASE
     if not path.exists():
@@ -51,14 +52,18 @@ def put_here(directory: Path, sweep_key: str, experiment: str) -> None:
     with _open(path) as database:
         if not _tables(database) >= {"experiments", "runs", "tags"}:
             return
-        ours = "SELECT run_uuid FROM tags WHERE key = 'foretune.sweep' AND value = ?"
+        ours = (
+            "SELECT run_uuid FROM tags WHERE key = 'foretune.sweep' AND value = ? "
+            "UNION SELECT run_uuid FROM runs WHERE run_uuid = ?"
+        )
         with database:
             database.execute(
                 "UPDATE experiments SET artifact_location = ? "
-                "WHERE name = ? AND artifact_location != ?",
-                (root, experiment, root),
+                "WHERE (name = ? OR CAST(experiment_id AS TEXT) = ?) AND artifact_location != ?",
+                (root, state.experiment, state.experiment_id, root),
             )
-            for (run,) in database.execute(ours, (sweep_key,)).fetchall():
+            key = state.sweep_key, state.parent_run_id
+            for (run,) in database.execute(ours, key).fetchall():
                 uri = f"{root}/{re.sub(r'[^0-9a-f]', '', run)}/artifacts"
                 database.execute(
                     "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ? AND artifact_uri != ?",

@@ -96,12 +96,12 @@ class MLflowSender:
 
     def prepare(self) -> None:
         """Writes mlflow.json, and mends what is damaged of it and of the sweep's own database."""
-        own = self._uri == own_uri(self._dir)
-        try:
-            with FileLock(self._dir / ".mlflow.lock", timeout=OTHER_SENDER_S):
-                state, sentence = mend(self._dir, known_state(self._dir)) if own else (None, "")
-        except Timeout:  # Of a driver that was killed: its sender found the database whole.
-            state, sentence = None, ""
+        own, state, sentence = self._uri == own_uri(self._dir), None, ""
+        # A killed driver's sender may be at work still: then it found the database whole.
+        with contextlib.suppress(Timeout):
+            if own:
+                with FileLock(self._dir / ".mlflow.lock", timeout=OTHER_SENDER_S):
+                    state, sentence = mend(self._dir, known_state(self._dir))
         if sentence:
             print(f"MLflow: {sentence}", file=sys.stderr, flush=True)
         state = state or known_state(self._dir)

@@ -105,7 +105,7 @@ class Sender:
         state = self.state
         if self._client is None:
             if self.uri == own_uri(self.dir):
-                put_here(self.dir, state.sweep_key, state.experiment)
+                put_here(self.dir, state)
             self._client = MlflowClient(self.uri)
         if not state.experiment_id:
             found = self._client.get_experiment_by_name(state.experiment)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,25 @@ def test_a_copy_sends_into_itself_and_not_into_the_original(sweep_dir: Path, tmp
     os.rename(copy, tmp_path / "moved")
     assert sync(tmp_path / "moved", artifacts=[tmp_path / "moved" / "trials.parquet"]) == ""
     assert not copy.exists()
+
+
+def test_a_database_from_elsewhere_says_not_where_files_are_put(sweep_dir: Path, tmp_path: Path):
+    end_run(add_run(sweep_dir, "a", lr=0.01))
+    assert send_all(sweep_dir) == ""
+    state = state_of(sweep_dir)
+    elsewhere = tmp_path / "elsewhere"
+    with closing(sqlite3.connect(sweep_dir / "mlflow.db")) as database, database:
+        for change in (
+            "UPDATE runs SET artifact_uri = ?",
+            "UPDATE experiments SET artifact_location = ?, name = name || ' of mine'",
+        ):
+            database.execute(change, (elsewhere.as_uri(),))
+        database.execute("DELETE FROM tags WHERE key = 'foretune.sweep'")
+    (sweep_dir / "trials.parquet").write_bytes(b"PAR1")
+    assert sync(sweep_dir, artifacts=[sweep_dir / "trials.parquet"]) == ""
+    assert not elsewhere.exists()
+    kept = sweep_dir / "mlartifacts" / state.parent_run_id / "artifacts" / "trials.parquet"
+    assert kept.exists()
 
 
 def test_a_copy_of_a_sweep_on_a_server_is_refused_and_a_moved_one_goes_on(
