@@ -20,8 +20,8 @@ def atomic_write(
     A reader sees the old file or the new one, never a part, and so it is after a power cut. An
     error in the block leaves the old file alone. What a killed process has left is overwritten by
     the next one; shared is for a file that several processes may write at the same time, each by a
-    path of its own. previous is where the old file goes, in the same folder. Not lasting is for what
-    may be lost in a power cut, and is faster by a sync or two of the disk.
+    path of its own. previous is where the old file goes, in the same folder. Not lasting is for
+    what may be lost in a power cut, and is faster by a sync or two of the disk.
     """
     name = f".{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial"
     partial = path.with_name(name)

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
@@ -21,11 +22,18 @@ from xdist.workermanage import WorkerController
 # A shell starts background jobs with SIGINT ignored, and processes of ours inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-pytest.register_assert_rewrite("commands", "mlflow_sweeps", "processes", "short_runs")
+pytest.register_assert_rewrite(
+    "commands", "mlflow_servers", "mlflow_sweeps", "processes", "short_runs"
+)
 # How long Ray waits for its own processes, 30 and 60 s, isn't what is tested: cores may be busy.
 for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
     os.environ[f"RAY_{name}"] = "600"
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "600"
+# A developer's own store, experiment, password or user-level files are no part of a test.
+for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+    del os.environ[name]
+_state = tempfile.TemporaryDirectory(prefix="foretune-tests-")
+os.environ["XDG_STATE_HOME"] = _state.name
 # One thread a worker, before anything loads torch or numpy: idle threads spin, at others' cost.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

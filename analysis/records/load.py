@@ -20,6 +20,7 @@ from foretune.analysis.records.schema import (
     TRIAL_COLUMNS,
     UNFINISHED,
 )
+from foretune.redaction import hides, shown
 from foretune.whole_files import atomic_write
 
 TABLES = ("trials.parquet", "telemetry.parquet")
@@ -35,7 +36,7 @@ class Records:
     """The content of `sweep.json`; empty where that file is missing."""
     trials: pd.DataFrame
     """One row per run; columns in `analysis.records.schema.TRIAL_COLUMNS`, and one per config
-    field."""
+    field; `***` for a secret in one."""
     telemetry: pd.DataFrame
     """One row per run and step, sorted; columns in `analysis.records.schema.TELEMETRY_COLUMNS`."""
     status: str
@@ -53,7 +54,7 @@ def load(directory: str | os.PathLike[str]) -> Records:
     if tables is None:
         return _records(root, *_read_runs(root))
     trials, telemetry = tables
-    return _records(root, trials, telemetry, ())
+    return _records(root, _without_secrets(trials), telemetry, ())
 
 
 def collect(directory: str | os.PathLike[str]) -> Records:
@@ -166,7 +167,17 @@ def _trials(rows: list[dict[str, Any]]) -> pd.DataFrame:
             frame[name] = pd.to_numeric(frame[name]).astype("float64")
         else:
             frame[name] = _uniform(frame[name])
-    return frame.sort_values("run_id", ignore_index=True)
+    return _without_secrets(frame.sort_values("run_id", ignore_index=True))
+
+
+def _without_secrets(trials: pd.DataFrame) -> pd.DataFrame:
+    """The table with `***` for secrets in configs, which an older version has written down."""
+    for name in trials.columns.difference(TRIAL_COLUMNS):
+        values = trials[name].dropna().unique()
+        secret = {value: shown(name, value) for value in values if hides(name, value)}
+        if secret:
+            trials[name] = trials[name].replace(secret)
+    return trials
 
 
 def _uniform(column: pd.Series) -> pd.Series:

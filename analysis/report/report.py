@@ -12,6 +12,7 @@ from foretune.analysis.records.load import load
 from foretune.analysis.report import page, tables
 from foretune.analysis.report.findings import Check, Findings, find, headline, missing
 from foretune.analysis.report.report_figures import Drawn, draw
+from foretune.redaction import redacted
 from foretune.whole_files import atomic_write
 
 
@@ -116,7 +117,7 @@ def _table(item: tables.Shown) -> str:
 
 def _provenance(found: Findings) -> list[str]:
     sweep, trials = found.records.sweep, found.records.trials
-    command = str(sweep.get("command") or "unknown: sweep.json doesn't say")
+    command = redacted(str(sweep.get("command") or "unknown: sweep.json doesn't say"))
     names = ("created", "preset", "search", "scheduler", "seed", "commit")
     pairs = [(name, str(sweep[name])) for name in names if sweep.get(name) is not None]
     for name in ("versions", "machine"):

@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from foretune.tuner.tracking.outbox import State
+from foretune.tuner.tracking.outbox import BASE, State
 from foretune.tuner.tracking.process import follow
 from foretune.tuner.tracking.sender import MLflowSender
 from foretune.tuner.tracking.uploader import Sender
@@ -86,14 +86,15 @@ def end_run(folder: Path, outcome: str = "finished", *, step: int = 100) -> None
 def add_sweep(sweep_dir: Path) -> Path:
     sweep_dir.mkdir(parents=True)
     facts = {
-        "command": "foretune sweep lr --out here",
+        "command": "foretune sweep lr --set model.api_key=secret --out here",
         "commit": "0123abcd",
         "space": {"optimizer.lr": [0.01, 0.03]},
         "preset": "lm-tiny",
         "search": "grid",
         "scheduler": "none",
         "seed": 0,
-        "execution": {"tracking_uri": "http://user:secret@host"},
+        "execution": {"tracking_uri": ""},
+        "overrides": {"model.api_key": "secret"},
     }
     (sweep_dir / "sweep.json").write_text(json.dumps(facts))
     return sweep_dir
@@ -142,9 +143,28 @@ def send_all(sweep_dir: Path, *, interrupted: bool = False) -> str:
     Starting the process takes 3 s of MLflow's import each time.
     """
     sender = MLflowSender(sweep_dir)
-    if State.load(sender._dir) is None:
-        sender._state.save(sender._dir)
+    sender.prepare()
     orders: SimpleQueue[list[Any]] = SimpleQueue()
     orders.put(["close", interrupted])
     follow(Sender(sender._dir, sender._uri), orders)
     return sender.close()
+
+
+def histories(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Every column of a run as the store has it: steps and values, in order, repeated ones too."""
+    skipped = {"final_val_loss", "objective", "loss_at_init", "diverged"}
+    return {
+        key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+        for key in run.data.metrics.keys() - skipped
+    }
+
+
+def columns(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The same of the rows in metrics.jsonl that MLflow gets."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        if values.keys() - BASE:
+            for key in values.keys() - {"step"}:
+                found.setdefault(key, []).append((values["step"], values[key]))
+    return {key: sorted(rows) for key, rows in found.items()}

@@ -77,6 +77,7 @@ def trial_files(directory: Path, runs: list[Run]) -> TrialFiles:
         checkpoint_seconds=0,
         keep_models=False,
         stop=None,
+        secrets={},
         models={kind_of(run.model): type(run.model) for run in runs},
     )
 

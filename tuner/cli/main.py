@@ -14,6 +14,7 @@ from collections.abc import Callable
 import tyro
 
 from foretune.argument_error import flags
+from foretune.redaction import redacted, remember_environment, remember_words
 from foretune.tuner.cli.backtest import backtest
 from foretune.tuner.cli.collect import collect
 from foretune.tuner.cli.coord_check import coord_check
@@ -77,6 +78,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def main(argv: list[str] | None = None) -> None:
     """Runs a command and exits with its code."""
     arguments = sys.argv[1:] if argv is None else argv
+    remember_environment()
+    remember_words(arguments)
     commands = COMMANDS
     if arguments[:1] == ["submit"] and "--" in arguments:
         cut = arguments.index("--")
@@ -101,12 +104,12 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
             commands, prog="foretune", description=DESCRIPTION, args=gather(arguments)
         )
     except ValueError as error:
-        print(f"foretune: {error}", file=sys.stderr)
+        print(f"foretune: {redacted(str(error))}", file=sys.stderr)
         return 2
     except Exception as error:
         if not _is_model_error(error):
             raise
-        print(f"foretune: {error}", file=sys.stderr)
+        print(f"foretune: {redacted(str(error))}", file=sys.stderr)
         return 3
     except KeyboardInterrupt as error:
         print(f"foretune: {str(error) or 'Interrupted.'}", file=sys.stderr)

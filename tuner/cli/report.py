@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from foretune.argument_error import Argument, ArgumentError
+from foretune.redaction import redacted
 from foretune.tuner.cli.collect import read_records
 
 
@@ -37,9 +38,12 @@ def report(
     table = end_table(records.trials)
     print(f"\n{table}\n\nreport: {page}" if table else f"\nreport: {page}")
     if (root / "mlflow.json").exists():
-        message = sync(root, artifacts=(page.parent,))
+        try:
+            message = sync(root, artifacts=(page.parent,))
+        except ValueError as error:  # Of a copy, say: the page is there all the same.
+            message = str(error)
         if message:
-            print(f"MLflow: {message}", file=sys.stderr)
+            print(f"MLflow: {redacted(message)}", file=sys.stderr)
         print(f"MLflow page: {view_hint(root)}")
     return 0
 

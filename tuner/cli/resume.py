@@ -10,6 +10,7 @@ def resume(
     /,
     *,
     address: str = "",
+    tracking_uri: str = "",
     preset: str = "",
     retry_failed: bool = False,
 ) -> int:
@@ -18,6 +19,8 @@ def resume(
     Args:
         directory: the sweep's directory.
         address: Ray cluster to join instead of the sweep's own, auto or HOST:PORT.
+        tracking_uri: the sweep's MLflow store; empty is the one that it began with, if you named it
+            then. A password is better given as MLFLOW_TRACKING_URI than typed here.
         preset: FILE.py:NAME of the sweep's own preset, where its file isn't in the folder that you
             start from: no other code that records name is run.
         retry_failed: let failed trials go on, too, from their checkpoints.
@@ -29,7 +32,8 @@ def resume(
     from foretune.tuner.records.sweep_json import SweepRecord
     from foretune.tuner.sweeps.sweep import resume as go_on
 
-    execution = recorded_execution(SweepRecord.read(Path(directory)).execution)
+    record = SweepRecord.read(Path(directory))
+    execution = replace(recorded_execution(record.execution), tracking_uri=tracking_uri)
     if address:
         execution = replace(execution, address=address)
     result = go_on(Path(directory), execution=execution, preset=preset, retry_failed=retry_failed)

@@ -10,7 +10,8 @@ def sync(directory: Positional[str], /, *, tracking_uri: str = "") -> int:
 
     Args:
         directory: the sweep's directory.
-        tracking_uri: MLflow store; empty is the one the sweep used.
+        tracking_uri: MLflow store; empty is the one the sweep used, if you named it then. A
+            password is better given as MLFLOW_TRACKING_URI than typed here.
     """
     from foretune.tuner.tracking.sender import sync as send
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import OmitArgPrefixes, Positional
 
 from foretune.argument_error import Argument, ArgumentError, spelled
+from foretune.redaction import redacted
 from foretune.tuner.cli.arguments import Assignments, Interventions, command_line
 from foretune.tuner.planning.execution import Stopping
 
@@ -89,6 +90,7 @@ def train_one(
     import torch
 
     from foretune.tuner.config.assignments import parse_assignments
+    from foretune.tuner.config.kept_secrets import keep_secrets
     from foretune.tuner.config.resolve import resolve
     from foretune.tuner.planning.forecast_stop import stopper_of
     from foretune.tuner.training.checkpoint import checkpoint_step
@@ -97,6 +99,7 @@ def train_one(
     stopping.check_forecast()
     changes = parse_assignments(overrides)
     run = resolve(preset, size=size, interventions=interventions, overrides=changes)
+    keep_secrets(run)
     if threads < 1:
         raise ArgumentError(Argument("threads"), f" must be 1 or more, got {threads}.")
     torch.set_num_threads(threads)
@@ -176,9 +179,9 @@ def _failed(
 
     if training is None and isinstance(error, ValueError) and not place(error):
         raise error
-    reason, path = failure(error, run.model), directory / ERROR_FILE
+    reason, path = redacted(failure(error, run.model)), directory / ERROR_FILE
     directory.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(traceback.format_exception(error)))
+    path.write_text(redacted("".join(traceback.format_exception(error))))
     if training is not None:
         failed = Outcome(
             outcome="failed",

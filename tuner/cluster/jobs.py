@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from foretune.argument_error import Argument, ArgumentError
+from foretune.redaction import redacted_words
 from foretune.tuner.cluster.connect import shipped
 from foretune.tuner.cluster.head import (
     ANSWER_S,
@@ -99,12 +100,24 @@ def _entrypoint(command: list[str]) -> str:
             "submit must be given a command, got none; write it like sweep lr --out DIR."
         )
     _check_absolute(words)
+    _check_no_secret(words)
     if words[0] in ON_CLUSTER and not any(
         word == "--address" or word.startswith("--address=") for word in words
     ):
         words += ["--address", "auto"]
     # exec: the signal and the exit code are Python's own, not the shell's.
     return "exec python -m foretune " + shlex.join(words)
+
+
+def _check_no_secret(words: list[str]) -> None:
+    """ValueError where a job's command holds a secret: the dashboard shows it, and `ps` there."""
+    for word, hidden in zip(words, redacted_words(words), strict=True):
+        if word != hidden:
+            raise ValueError(
+                f"The command of a job must hold no secret, since Ray shows it to all who see the "
+                f"cluster, got {hidden!r}; give it in the environment of `ray start`, like "
+                f"MLFLOW_TRACKING_URI."
+            )
 
 
 def _check_absolute(words: list[str]) -> None:

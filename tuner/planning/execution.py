@@ -5,8 +5,9 @@ The fields and their checks are apart: a command line reads the fields as they w
 """
 
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import arg
@@ -51,7 +52,8 @@ class Resources:
     address: str = ""
     """Ray cluster to join, auto or HOST:PORT; empty starts one on this machine."""
     tracking_uri: str = ""
-    """MLflow store; empty is mlflow.db in the sweep's directory."""
+    """MLflow store; empty is MLFLOW_TRACKING_URI, else mlflow.db in the sweep's directory.
+    A password is better given there, or as MLFLOW_TRACKING_PASSWORD, than typed here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,8 @@ class ExecutionFields(Stopping, Resources):
     keep_models: bool = False
     """Keep the final weights of finished runs, for `foretune export`;
     costs 4 bytes a parameter and run."""
-    experiment: str = "foretune"
-    """MLflow experiment."""
+    experiment: str = ""
+    """MLflow experiment; empty is MLFLOW_EXPERIMENT_NAME, else foretune."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ class Execution(ExecutionFields):
     """
 
     def __post_init__(self) -> None:
-        from foretune.tuner.tracking.sender import check_tracking_uri
+        from foretune.tuner.tracking.stores import check_tracking_uri
 
         if not 0 < self.cpus_per_trial < math.inf:
             raise ValueError(f"cpus_per_trial must be above 0, got {self.cpus_per_trial:g}.")
@@ -106,6 +108,15 @@ class Execution(ExecutionFields):
         self.check_forecast()
         self._check_skips()
         check_tracking_uri(self.tracking_uri)
+
+    def with_store(self) -> "Execution":
+        """Returns how a new sweep runs: with the store and experiment that MLflow's own variables
+        name, where none is named here."""
+        return replace(
+            self,
+            tracking_uri=self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""),
+            experiment=self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "foretune",
+        )
 
     def _check_skips(self) -> None:
         if not 0 < self.skip_above <= 1:

@@ -10,7 +10,9 @@ from optuna.samplers import RandomSampler
 from optuna.study import create_study
 
 from foretune.models.nets.ladder import check_rungs
+from foretune.redaction import shown
 from foretune.tuner.config.inert import check_effective, without_inert
+from foretune.tuner.config.kept_secrets import give_back_at
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.optuna_space import (
     PART,
@@ -52,9 +54,11 @@ class OpenPlan:
         """Returns a short name for a draw: the fields that Optuna chose."""
         part = params.get(PART, 0)
         chosen = self.space.chosen(params)
-        shown = [path for path, _, _ in self.space.choices(part)]
+        open_ones = [path for path, _, _ in self.space.choices(part)]
         words = [f"part={part}"] if PART in params else []
-        return " ".join([*words, *(f"{p.rpartition('.')[2]}={short(chosen[p])}" for p in shown)])
+        return " ".join(
+            [*words, *(f"{p.rpartition('.')[2]}={short(shown(p, chosen[p]))}" for p in open_ones)]
+        )
 
     def describe(self) -> list[str]:
         """Returns a line for each field of the space."""
@@ -63,7 +67,7 @@ class OpenPlan:
             if len(self.space.parts) > 1:
                 lines.append(f"part {part}")
             width = max(map(len, domains))
-            lines += [f"  {path:{width}}  {field}" for path, field in domains.items()]
+            lines += [f"  {path:{width}}  {shown(path, str(f))}" for path, f in domains.items()]
         return lines
 
     def examples(self, *, check_data: bool = True) -> list[Run]:
@@ -158,7 +162,9 @@ class OpenPlan:
             num_samples=facts["num_samples"],
             seed=facts["seed"],
             interventions=tuple(facts["interventions"]),
-            overrides={path: unpack_value(v) for path, v in facts["overrides"].items()},
+            overrides={
+                path: give_back_at(path, unpack_value(v)) for path, v in facts["overrides"].items()
+            },
             grids=tuple(facts["grids"]),
         )
         return cls(plan, OptunaSpace.from_json(facts["space"]))

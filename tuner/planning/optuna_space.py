@@ -30,6 +30,8 @@ from ray.tune.search.sample import (
     Uniform,
 )
 
+from foretune.redaction import shown
+from foretune.tuner.config.kept_secrets import give_back_at
 from foretune.tuner.planning.spaces import Space, domain_text, parts_of
 from foretune.tuner.records.own_models import recorded_class
 from foretune.tuner.records.run_json import from_config, to_config
@@ -112,7 +114,9 @@ class OptunaSpace:
     @classmethod
     def from_json(cls, parts: list[dict[str, Any]]) -> "OptunaSpace":
         """Returns the space of `to_json`; ValueError for a class that can't be imported."""
-        return cls(tuple({path: _unpack(f) for path, f in part.items()} for part in parts))
+        return cls(
+            tuple({path: give_back_at(path, _unpack(f)) for path, f in p.items()} for p in parts)
+        )
 
 
 def optuna_space(space: Space) -> OptunaSpace:
@@ -222,7 +226,7 @@ def pack_value(path: str, value: Any) -> Any:
             f"{path} must be a JSON value or a part of a Run for search=optuna, which resumes from "
             f"sweep.json, got {value!r}."
         ) from None
-    return value
+    return shown(path, value)
 
 
 def unpack_value(value: Any) -> Any:

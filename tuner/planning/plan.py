@@ -20,8 +20,8 @@ from foretune.tuner.planning.spaces import (
     Part,
     Space,
     describe_space,
-    json_value,
     parts_of,
+    shown_value,
 )
 from foretune.tuner.records.run_json import run_id
 
@@ -117,7 +117,7 @@ class Plan(Sampling):
             "seeds": self.seeds,
             "seed": self.seed,
             "interventions": list(self.interventions),
-            "overrides": {path: json_value(value) for path, value in self.overrides.items()},
+            "overrides": {path: shown_value(path, value) for path, value in self.overrides.items()},
         }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune.search.sample import Domain, Quantized
 
 from foretune.argument_error import Argument, ArgumentError
+from foretune.redaction import shown
 from foretune.search_spaces import SPACES, space_module
 from foretune.search_spaces.interventions import EACH
 from foretune.tuner.config.assignments import check_distinct
@@ -135,12 +136,19 @@ def json_value(value: Any) -> Any:
     return to_config(value) if is_dataclass(value) else value
 
 
+def shown_value(path: str, value: Any) -> Any:
+    """Returns the value of a field as JSON, `***` for that of a secret."""
+    return shown(path, json_value(value))
+
+
 def describe_space(space: Part) -> dict[str, Any]:
     """Returns a part of a space as JSON values: grids as lists, domains as text."""
     return {
-        path: [json_value(value) for value in domain["grid_search"]]
+        path: [shown_value(path, value) for value in domain["grid_search"]]
         if isinstance(domain, Mapping)
-        else (domain_text(domain) if isinstance(domain, Domain) else json_value(domain))
+        else shown(path, domain_text(domain))
+        if isinstance(domain, Domain)
+        else shown_value(path, domain)
         for path, domain in space.items()
     }
 

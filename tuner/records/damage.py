@@ -6,7 +6,7 @@ from foretune.analysis.records.checksum import check_unchanged
 from foretune.analysis.records.rows import begin_with, last_step, whole_lines
 from foretune.tuner.records.files import METRICS_FILE
 from foretune.tuner.records.outcome_json import OUTCOME_FILE, RunEnd
-from foretune.tuner.records.run_json import RunRecord, run_id
+from foretune.tuner.records.run_json import RunRecord, is_named
 
 
 def own_record(folder: Path) -> RunRecord | None:
@@ -21,7 +21,7 @@ def own_record(folder: Path) -> RunRecord | None:
         raise ValueError(f"{path} must be there, got none; restore it, or start a new sweep.")
     check_unchanged(path)
     record = RunRecord.read(folder)
-    if not run_id(record.run) == record.run_id == folder.name:
+    if record.run_id != folder.name or not is_named(record.run_id, record.run):
         raise ValueError(
             f"{path} must hold the run that its folder is named after, got another config; "
             f"restore it."

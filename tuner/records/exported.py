@@ -11,6 +11,7 @@ from foretune.argument_error import Argument, ArgumentError
 from foretune.models.nets.parametrize import parametrize
 from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
+from foretune.redaction import redacted
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import Stream, open_stream, validation_parts
 from foretune.tuner.records.journal import holds_sweep
@@ -133,8 +134,8 @@ def command_of(finished: FinishedRun) -> str:
     """Returns the command that trained the run: its own, or its sweep's."""
     own, directory = finished.record.command, finished.directory.resolve().parents[1]
     if own is not None or not holds_sweep(directory):
-        return own or ""
-    return SweepRecord.read(directory).command
+        return redacted(own or "")
+    return redacted(SweepRecord.read(directory).command)
 
 
 def _logits(run: Run, model: nn.Module, inputs: Tensor) -> Tensor:

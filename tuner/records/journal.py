@@ -16,6 +16,7 @@ from typing import Any
 from foretune.analysis.records.checksum import CHECKSUMS_FILE
 from foretune.analysis.records.rows import whole_lines
 from foretune.argument_error import Argument, ArgumentError
+from foretune.tuner.config.kept_secrets import check_kept
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import load_source
 from foretune.tuner.records.damage import own_record, why_not_ended
@@ -145,6 +146,7 @@ def read_runs(
             if repair:
                 (folder / OUTCOME_FILE).unlink()
         if why or not (folder / OUTCOME_FILE).exists():
+            check_kept(record.run)
             waiting.append(record)
             restart = restart_of(folder, record.run)
             if restart.wrong:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foretune.analysis.records.rows import begin_with, last_step, lines_below, noted, whole_lines
+from foretune.tuner.config.kept_secrets import without_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.records.files import METRICS_FILE
 from foretune.tuner.training.checkpoint import checkpoints, peek
@@ -53,7 +54,7 @@ def restart_of(run_dir: Path, run: Run | None = None) -> Restart:
 
 def _check(path: Path, state: dict[str, Any], lines: Sequence[bytes], run: Run | None) -> None:
     """Raises ValueError for a checkpoint that a run can't go on from."""
-    if run is not None and state["run"] != repr(run):
+    if run is not None and state["run"] not in (without_secrets(run), repr(run)):
         raise ValueError(
             f"{path} must be a checkpoint of this run, got one of another run, or of another "
             f"version of foretune; remove it to train the run from the start."

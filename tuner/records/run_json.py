@@ -5,7 +5,7 @@ A run with `run.json` and no `outcome.json` is unfinished.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any, cast, get_type_hints
 from foretune.models import MODELS, count, count_module, has_ladder, size_of
 from foretune.models.nets.parametrize import check_parametrization
 from foretune.models.quantization.stored_bytes import FP32_BYTES, weight_bytes
+from foretune.redaction import shown
 from foretune.tuner.config.images import SOURCES, ImageData
+from foretune.tuner.config.kept_secrets import check_given, give_back
 from foretune.tuner.config.run import Run
 from foretune.tuner.config.tokens import Data
 from foretune.tuner.records.files import known_fields, read_json, write_record
@@ -26,10 +28,21 @@ FORMAT = 1
 
 
 def to_config(value: Any) -> Any:
-    """Returns a Run or one of its parts as nested JSON values; a model carries its `kind`."""
+    """Returns a Run or one of its parts as nested JSON values; a model carries its `kind`.
+
+    `***` stands for a secret, such as a field `api_key` of a user's model.
+    """
+    return _config(value, shown)
+
+
+def _config(value: Any, show: Callable[[str, Any], Any]) -> Any:
     if not is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
-    config = {f.name: to_config(getattr(value, f.name)) for f in fields(value)}
+    parts = {f.name: getattr(value, f.name) for f in fields(value)}
+    config = {
+        name: _config(part if is_dataclass(part) else show(name, part), show)
+        for name, part in parts.items()
+    }
     return {"kind": kind_of(value), **config} if hasattr(value, "build") else config
 
 
@@ -75,8 +88,12 @@ def _from_config(
         elif isinstance(value, Mapping):
             values[f.name] = _from_config(value, cast("type", types[f.name]))
         else:
-            values[f.name] = _tuples(value)
-    return target(**values)
+            values[f.name] = _tuples(give_back(target, f, value))
+    try:
+        return target(**values)
+    except Exception:
+        check_given(values)  # A user's own check may not like what stands for a secret.
+        raise
 
 
 @cache
@@ -97,8 +114,20 @@ def _tuples(value: Any) -> Any:
 
 
 def run_id(run: Run) -> str:
-    """Returns the name of a run: 12 hexadecimal digits of the hash of its config, seed included."""
-    text = json.dumps(to_config(run), sort_keys=True)
+    """Returns the name of a run: 12 hexadecimal digits of the hash of its config, seed included.
+
+    A secret isn't part of it.
+    """
+    return _hashed(to_config(run))
+
+
+def is_named(name: str, run: Run) -> bool:
+    """Whether a name is a run's, or what it was when secrets were part of it."""
+    return name in (run_id(run), _hashed(_config(run, lambda _, value: value)))
+
+
+def _hashed(config: Any) -> str:
+    text = json.dumps(config, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

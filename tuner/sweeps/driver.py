@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
+from foretune.redaction import redacted
 from foretune.tuner.records.outcome_json import RunEnd, Times
 from foretune.tuner.sweeps.failures import patience, storage_error, storage_sentence
 from foretune.tuner.sweeps.lost_workers import LostWorkers, last_failure
@@ -111,7 +112,7 @@ class Driver(tune.Callback):
         """A trial's worker was lost, and it doesn't go on."""
         _forget_pickle(trial)
         result, ours = trial.last_result or {}, self._trial(trial)
-        reason = self._lost.reason(ours.run_id)
+        reason = redacted(self._lost.reason(ours.run_id))
         self._end(ours, _from_result("failed", reason, result), result)
 
     def goes_on(self, trial: RayTrial) -> bool:

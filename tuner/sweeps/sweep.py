@@ -7,16 +7,19 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from foretune import analysis
+from foretune.redaction import redacted
 from foretune.tuner.cluster.connect import Connection, connect
 from foretune.tuner.cluster.interruption import Interruption
 from foretune.tuner.cluster.storage_probe import probe_storage
+from foretune.tuner.config.kept_secrets import check_kept, keep_secrets
+from foretune.tuner.config.resolve import resolve as complete
 from foretune.tuner.config.run import Run
 from foretune.tuner.config.user_files import load_file
 from foretune.tuner.planning.execution import Execution, recorded_execution
@@ -41,7 +44,7 @@ from foretune.tuner.records.run_json import RunRecord, run_id
 from foretune.tuner.records.sweep_json import SweepRecord, change_of
 from foretune.tuner.sweeps.retry import reopen_failed
 from foretune.tuner.sweeps.trials import run_trials, scheduler_of
-from foretune.tuner.tracking.sender import MLflowSender, public
+from foretune.tuner.tracking.sender import MLflowSender, check_destination
 
 if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
     from foretune.tuner.planning.optuna_draws import Draws
@@ -62,7 +65,7 @@ class SweepResult:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 some trials failed or are lost, or the sweep couldn't go on, 130 interrupted."""
+        """0 done, 3 trials failed or are lost or the sweep couldn't go on, 130 interrupted."""
         if self.stalled:
             return 3
         if self.outcomes.get("unfinished"):
@@ -99,6 +102,8 @@ def sweep(
         overrides=overrides or {},
     )
     if holds_plan(local_path("out", out), plan):
+        drawn = open_plan(plan)
+        keep_secrets(*(drawn.examples() if drawn else plan.runs()))
         return resume(out, execution=execution)
     return sweep_plan(plan, out=out, execution=execution)
 
@@ -112,10 +117,11 @@ def sweep_plan(
     Interrupted (SIGINT, SIGTERM), it returns with `unfinished` counted. Raises ValueError for what
     can't run, before anything starts, and leaves no directory then.
     """
-    execution = execution or Execution()
+    execution = (execution or Execution()).with_store()
     directory = local_path("out", out).resolve()
     drawn = open_plan(plan)
     runs = drawn.examples() if drawn else plan.runs()
+    keep_secrets(*runs)
     scheduler_of(execution, runs, {})  # For its rules alone, as the next.
     stopper_of(execution)
     check_new(directory)  # Now, and again once connected.
@@ -126,12 +132,12 @@ def sweep_plan(
     if drawn:  # Those were examples; what will be there is judged when it is drawn.
         planned, skipped = [], {}
     record = SweepRecord(
-        command=command or "tuner.sweeps.sweep(...)",
+        command=redacted(command) or "tuner.sweeps.sweep(...)",
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         plan=plan.describe(),
         draws=drawn.to_json() if drawn else None,
         scheduler=execution.scheduler,
-        execution={**asdict(execution), "tracking_uri": public(execution.tracking_uri)},
+        execution={**asdict(execution), "tracking_uri": redacted(execution.tracking_uri)},
         versions=versions(),
         commit=commit(),
         machine=machine(),
@@ -152,17 +158,20 @@ def resume(
     """Continues the sweep in a directory: runs with an outcome are kept, the rest go on.
 
     preset is FILE.py:NAME of the sweep's own, where its file isn't below the working directory.
-    retry_failed lets runs that failed go on as well, from their checkpoints.
-    Raises ValueError where the directory holds no sweep, or its runs or text have changed.
+    retry_failed lets runs that failed go on as well, from their checkpoints. MLflow's store stays
+    the one it began with; execution, or MLFLOW_TRACKING_URI, names it again where this user hasn't
+    named it on this machine. Raises ValueError where the directory holds no sweep, where its runs
+    or text have changed, and where it alone says where to send them.
     """
     directory = Path(out).resolve()
     record = SweepRecord.read(directory)
-    execution = execution or recorded_execution(record.execution)
+    execution = execution or replace(recorded_execution(record.execution), tracking_uri="")
     check_writable(directory)
+    check_destination(directory, execution.tracking_uri)
     if changed := change_of(directory):
         print(changed, flush=True)
     if preset:
-        load_file(preset)
+        _load_own(preset)
     with _connection(execution, directory) as (connection, interruption):
         return _execute(
             directory,
@@ -172,6 +181,13 @@ def resume(
             preset=preset,
             retry_failed=retry_failed,
         )
+
+
+def _load_own(preset: str) -> None:
+    """Loads the file of a sweep's own preset, and takes the secrets that only the preset has."""
+    module = load_file(preset)
+    if ":" in preset or hasattr(module, "RUN"):
+        keep_secrets(complete(preset))
 
 
 def holds_plan(directory: Path, plan: Plan) -> bool:
@@ -286,4 +302,10 @@ def _draws(
     skip = SkipRule(execution) if execution.skip_above < 1 else None
     named = preset and isinstance(record.draws.get("preset"), str)
     facts = {**record.draws, "preset": preset} if named else record.draws
-    return Draws(directory, OpenPlan.from_json(facts), journal, skip=skip)
+    draws = Draws(directory, OpenPlan.from_json(facts), journal, skip=skip)
+    if draws.left:
+        examples = draws.examples()
+        keep_secrets(*examples)  # Of a preset in a file, say, which is read again.
+        for run in examples:
+            check_kept(run)
+    return draws

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from ray import tune
 
+from foretune.redaction import redacted
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.forecast_stop import ForecastStop, judge_in
 from foretune.tuner.records.files import METRICS_FILE, MetricsFile
@@ -249,9 +250,10 @@ class RunTrainable(tune.Trainable):
 
     def _note(self, error: BaseException) -> str:
         """Keeps the traceback beside the run; returns the error as one line."""
-        keep_error(Path(self._trial.directory), "".join(traceback.format_exception(error)))
+        text = redacted("".join(traceback.format_exception(error)))
+        keep_error(Path(self._trial.directory), text)
         where = "" if isinstance(error, ModelError) else place(error)
-        return f"{_one_line(error)}{f' in {where}' if where else ''}"
+        return redacted(f"{_one_line(error)}{f' in {where}' if where else ''}")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Forgets the old run completely and opens the new one in the same process."""

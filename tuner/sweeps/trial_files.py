@@ -4,9 +4,10 @@ A worker may be asked for a run that was drawn after it began, so it is given no
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from foretune.tuner.config.kept_secrets import keep
 from foretune.tuner.planning.forecast_stop import ForecastStop
 from foretune.tuner.records.run_json import RunRecord
 from foretune.tuner.sweeps.trainable import Trial
@@ -24,9 +25,12 @@ class TrialFiles:
     stop: ForecastStop | None
     models: Mapping[str, type]
     """Classes of users' models by kind: what the driver has loaded, and no worker else imports."""
+    secrets: Mapping[str, str] = field(repr=False)
+    """Of the runs, by class and field: in no file, so that the driver hands them over."""
     timeout_s: float = 0.0
 
     def __getitem__(self, run_id: str) -> Trial:
+        keep(self.secrets)
         return self.trial(RunRecord.read(Path(self.runs_dir) / run_id, self.models))
 
     def trial(self, record: RunRecord) -> Trial:

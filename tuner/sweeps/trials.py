@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from foretune.tuner.cluster.connect import Connection, slots
 from foretune.tuner.cluster.watchdog import Watchdog
+from foretune.tuner.config.kept_secrets import kept_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.planning.execution import Execution
 from foretune.tuner.planning.forecast_stop import ForecastStop
@@ -210,6 +211,7 @@ def _trial_files(
         stop=stop,
         models={kind_of(run.model): type(run.model) for run in runs},
         timeout_s=execution.trial_timeout,
+        secrets=kept_secrets(),
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foretune.tuner.tracking.outbox import folders, is_number, read_json
+from foretune.redaction import redacted, shown
+from foretune.tuner.tracking.outbox import DamagedRun, folders, is_number, read_json, read_run
 from foretune.tuner.tracking.short_names import usual_values
 
 NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
@@ -24,8 +25,8 @@ Metric = tuple[str, float, int, int]
 def sweep_tags(sweep_dir: Path) -> dict[str, str]:
     """Returns the tags of a sweep's run; unlike its params they may change, with seeds added."""
     facts = read_json(sweep_dir / "sweep.json")
-    command, commit = str(facts.get("command", "")), str(facts.get("commit", ""))
-    space = facts.get("space", "")
+    command, commit = redacted(str(facts.get("command", ""))), str(facts.get("commit", ""))
+    space = _shown(facts.get("space", ""))
     tags = {
         "foretune.kind": "sweep",
         "foretune.command": command,
@@ -40,19 +41,28 @@ def sweep_tags(sweep_dir: Path) -> dict[str, str]:
     return {key: text[:TAG_CHARACTERS] for key, text in tags.items() if text}
 
 
+def _shown(space: Any) -> Any:
+    """A space without secrets, also of a sweep that was written down with them."""
+    if isinstance(space, list):
+        return [_shown(part) for part in space]
+    return shown("", space) if isinstance(space, Mapping) else redacted(str(space))
+
+
 def _name(text: str) -> str:
     """Returns a name that every store takes: words, dots, dashes, spaces."""
     return re.sub(r"[^\w\-. ]", "_", text)[:NAME_CHARACTERS]
 
 
-def row_metrics(row: Mapping[str, float], started_ms: int) -> list[Metric]:
-    """Returns (key, value, timestamp, step) of a row; the same row gives the same timestamps.
+FIRST, LAST = "tokens_seen", "loss"
+"""Of a row's columns, as it is sent: where the first has arrived, it was begun, where the last has,
+it is complete (`Sender._ask` relies on it)."""
 
-    Loss comes last: where it has arrived, its row is complete (`_ask` relies on it).
-    """
+
+def row_metrics(row: Mapping[str, float], started_ms: int) -> list[Metric]:
+    """Returns (key, value, timestamp, step) of a row; the same row gives the same timestamps."""
     step = int(row["step"])
     time_ms = started_ms + (int(1000 * row["seconds"]) if "seconds" in row else step)
-    keys = sorted(row.keys() - {"step"}, key=lambda key: (key == "loss", key))
+    keys = sorted(row.keys() - {"step"}, key=lambda key: (key == LAST, key != FIRST, key))
     return [(_name(key), float(row[key]), time_ms, step) for key in keys]
 
 
@@ -71,7 +81,7 @@ def outcome_tags(outcome: Mapping[str, Any]) -> dict[str, str]:
     """Returns the tags that say how a run ended; none without an outcome."""
     if not outcome:
         return {}
-    texts = {key: str(outcome.get(key) or "") for key in ("outcome", "reason", "tensor")}
+    texts = {key: redacted(str(outcome.get(key) or "")) for key in ("outcome", "reason", "tensor")}
     tags = {f"foretune.{key}": text[:TAG_CHARACTERS] for key, text in texts.items() if text}
     tags["foretune.diverged"] = str(outcome["outcome"] == "diverged").lower()
     return {**tags, **_forecast_tags(outcome.get("forecast") or {})}
@@ -102,15 +112,14 @@ def start_ms(folder: Path, outcome: Mapping[str, Any]) -> int:
     return int(1000 * (folder / "run.json").stat().st_mtime)
 
 
-def run_params(folder: Path) -> dict[str, str]:
-    """Returns a run's config by dotted path, with its size and counts."""
-    facts = read_json(folder / "run.json")
+def run_params(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the config of a run.json by dotted path, with its size and counts."""
     counts = {key: facts[key] for key in ("size", "n_params", "n_params_total") if key in facts}
     return _params({**facts["config"], **counts})
 
 
 def sweep_params(sweep_dir: Path) -> dict[str, str]:
-    """Returns what sweep.json says beyond the tags, but no tracking URI: it may hold a password."""
+    """Returns what sweep.json says beyond the tags, but no tracking URI: MLflow is there."""
     facts = read_json(sweep_dir / "sweep.json")
     hidden = ("command", "commit", "draws", "format", "space")
     shown = {k: v for k, v in facts.items() if k not in hidden}
@@ -118,7 +127,8 @@ def sweep_params(sweep_dir: Path) -> dict[str, str]:
 
 
 def _params(values: Mapping[str, Any]) -> dict[str, str]:
-    return {_name(key): text[:PARAM_CHARACTERS] for key, text in _flat(values).items()}
+    flat = _flat(shown("", values))
+    return {_name(key): redacted(text)[:PARAM_CHARACTERS] for key, text in flat.items()}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
@@ -134,8 +144,9 @@ def varying_paths(sweep_dir: Path) -> dict[str, str | None]:
     that a name leaves out, if any."""
     seen: dict[str, list[str]] = {}
     for folder in folders(sweep_dir):
-        for path, text in _flat(read_json(folder / "run.json")["config"]).items():
-            seen.setdefault(path, []).append(text)
+        with contextlib.suppress(DamagedRun):
+            for path, text in _flat(shown("", read_run(folder)[0]["config"])).items():
+                seen.setdefault(path, []).append(text)
     varying = {path: texts for path, texts in seen.items() if len(set(texts)) > 1}
     usual = usual_values(varying)
     return {path: usual.get(path) for path in varying}
@@ -143,11 +154,11 @@ def varying_paths(sweep_dir: Path) -> dict[str, str | None]:
 
 def label(facts: Mapping[str, Any], varying: Mapping[str, str | None]) -> str:
     """Returns a run's name, like `d64 lr=0.03 qk_norm=True seed=0`."""
-    every = _flat(facts["config"])
+    every = _flat(shown("", facts["config"]))
     fields = {path: text for path, text in every.items() if text != varying.get(path)}
     others = [p for p in varying if p not in ("model.width", "optimizer.lr", "seed")]
-    shown = [p for p in ("optimizer.lr", *others, "seed") if p in fields]
-    words = [f"{p.rpartition('.')[2]}={_short(fields[p])}" for p in shown]
+    told = [p for p in ("optimizer.lr", *others, "seed") if p in fields]
+    words = [f"{p.rpartition('.')[2]}={_short(fields[p])}" for p in told]
     return " ".join([f"d{facts.get('size', '?')}", *words])
 
 

@@ -9,20 +9,33 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from foretune.analysis.records.rows import parse_row
+from foretune.tuner.tracking.artifacts import artifacts
 from foretune.whole_files import atomic_write
 
 BASE = frozenset({"step", "loss", "lr", "grad_norm", "tokens_seen", "seconds"})
 """Columns of every row. A row with nothing more isn't sent: metrics.jsonl keeps every step."""
 
-ARTIFACTS = "mlflow-artifacts.jsonl"
-"""One path a line: files and folders for the sweep's run."""
+STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
+"""How MLflow calls an outcome."""
 
 CHUNK_BYTES = 1 << 20
+FORMAT = 2
+"""Of mlflow.json. In the first a run that was interrupted could lack its last row for good."""
+
+T = TypeVar("T")
+
+
+class DamagedRun(ValueError):
+    """A file of a run isn't what was written."""
+
+
+class DamagedState(ValueError):
+    """mlflow.json is there, and isn't what a sender wrote."""
 
 
 @dataclass(slots=True)
@@ -60,21 +73,49 @@ class State:
     parent_status: str = ""
     artifacts_sent: int = 0
     error: str = ""
-    """Why the last attempt failed; empty where it did not."""
+    """Why the last attempt failed, or what was refused; empty where nothing was."""
+    directory: str = ""
+    """Where the sweep was when it was sent last: a copy is elsewhere."""
+    format: int = FORMAT
     runs: dict[str, Mark] = field(default_factory=dict)
 
     @classmethod
     def load(cls, sweep_dir: Path) -> "State | None":
-        """Returns the state of a directory; none before its first sender."""
-        found = read_json(sweep_dir / "mlflow.json")
-        if not found:
+        """Returns the state of a directory; none before its first sender.
+
+        Keys of another version are passed over. Raises DamagedState for anything else.
+        """
+        path = sweep_dir / "mlflow.json"
+        try:
+            found = json.loads(path.read_text())
+            runs = {name: _typed(Mark, facts) for name, facts in found.get("runs", {}).items()}
+            return _typed(cls, {"format": 1, **found, "runs": runs})
+        except FileNotFoundError:
             return None
-        return cls(**{**found, "runs": {name: Mark(**m) for name, m in found["runs"].items()}})
+        except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+            raise DamagedState(
+                f"{path} must be what the sender wrote, got a damaged file ({reason})"
+            ) from None
 
     def save(self, sweep_dir: Path) -> None:
         """Writes mlflow.json whole or not at all."""
         with atomic_write(sweep_dir / "mlflow.json") as partial:
             partial.write_text(json.dumps(asdict(self), indent=1))
+
+
+def _typed(target: type[T], facts: dict[str, Any]) -> T:
+    """Returns a dataclass of JSON values; TypeError for one of another type, or missing."""
+    values: dict[str, Any] = {}
+    for f in fields(cast("Any", target)):
+        if f.name in facts:
+            kind = {str: str, int: int, bool: bool}.get(f.type, dict)  # pyright: ignore
+            if type(facts[f.name]) is not kind:
+                raise TypeError(f"{f.name} is {facts[f.name]!r:.50}")
+            values[f.name] = facts[f.name]
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise TypeError(f"{f.name} is missing")
+    return target(**values)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,6 +124,21 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return {}
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns run.json and outcome.json, which is empty before the end; DamagedRun for others."""
+    facts, outcome = {}, {}
+    try:
+        facts, outcome = (read_json(folder / name) for name in ("run.json", "outcome.json"))
+        whole = isinstance(facts["config"], dict) and (
+            outcome == {} or outcome["outcome"] in STATUS
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise DamagedRun(f"its run.json or outcome.json is damaged in {folder}; restore it")
+    return facts, outcome
 
 
 def folders(sweep_dir: Path) -> Iterator[Path]:
@@ -96,11 +152,15 @@ def ended(folder: Path) -> bool:
     return (folder / "outcome.json").exists()
 
 
-def read_rows(path: Path, mark: Mark) -> tuple[list[dict[str, float]], tuple[int, int, int], bool]:
+def read_rows(
+    path: Path, mark: Mark, *, ended: bool
+) -> tuple[list[dict[str, float]], tuple[int, int, int], bool]:
     """Returns the rows to send, the (offset, inode, step) after them, and whether more may wait.
 
     A resumed run replaces its file by a shorter one and repeats steps: then this reads from the
-    start and passes over the steps it knows. A torn last line waits for its end.
+    start and passes over the steps it knows. A torn last line waits for its end, and so does a last
+    row without its loss until the run has ended: an interruption writes what it has of a step, and
+    the whole row comes when the run goes on.
     """
     try:
         file = path.open("rb")
@@ -113,7 +173,10 @@ def read_rows(path: Path, mark: Mark) -> tuple[list[dict[str, float]], tuple[int
             offset = 0
         file.seek(offset)
         data = file.read(CHUNK_BYTES)
-    whole = data[: data.rfind(b"\n") + 1]
+        more = len(data) == CHUNK_BYTES
+        while b"\n" not in data and (further := file.read(CHUNK_BYTES)):
+            data += further
+    whole = _to_send(data, ended=ended)
     rows, step = [], mark.step
     for line in whole.split(b"\n"):
         row = _finite(line)
@@ -121,7 +184,15 @@ def read_rows(path: Path, mark: Mark) -> tuple[list[dict[str, float]], tuple[int
             step = int(row["step"])
             if row.keys() - BASE:
                 rows.append(row)
-    return rows, (offset + len(whole), inode, step), len(data) == CHUNK_BYTES
+    return rows, (offset + len(whole), inode, step), more and len(whole) > 0
+
+
+def _to_send(data: bytes, *, ended: bool) -> bytes:
+    """The lines of a file's end that may be sent."""
+    whole = data[: data.rfind(b"\n") + 1]
+    last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+    waits = not ended and last and "loss" not in (parse_row(last) or {"loss": None})
+    return whole[: -len(last)] if waits else whole
 
 
 def _finite(line: bytes) -> dict[str, float]:
@@ -134,8 +205,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def unread(path: Path, mark: Mark | None) -> int:
-    """Returns how many whole lines of a metrics file have not been read."""
+def unread(path: Path, mark: Mark | None, *, ended: bool) -> int:
+    """Returns how many lines of a metrics file could be sent and have not been read."""
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -143,7 +214,9 @@ def unread(path: Path, mark: Mark | None) -> int:
     start = mark.offset if mark and mark.inode == stat.st_ino else 0
     if start == stat.st_size:  # The usual case, at the cost of no reading.
         return 0
-    return path.read_bytes().count(b"\n", start)
+    with path.open("rb") as file:
+        file.seek(start)
+        return _to_send(file.read(), ended=ended).count(b"\n")
 
 
 def waiting(sweep_dir: Path, state: State | None) -> tuple[int, int]:
@@ -153,7 +226,7 @@ def waiting(sweep_dir: Path, state: State | None) -> tuple[int, int]:
         mark = state.runs.get(folder.name) if state else None
         if mark and mark.closed:
             continue
-        lines = unread(folder / "metrics.jsonl", mark)
+        lines = unread(folder / "metrics.jsonl", mark, ended=ended(folder))
         if lines or ended(folder) or (mark and mark.open):
             trials, rows = trials + 1, rows + lines
     return trials, rows
@@ -163,16 +236,8 @@ def settled(sweep_dir: Path, state: State | None) -> bool:
     """Whether nothing of a sweep waits: trials, artifacts and its own status."""
     return (
         state is not None
+        and state.format == FORMAT
         and state.parent_status in ("FINISHED", "KILLED")
         and state.artifacts_sent >= len(artifacts(sweep_dir))
         and waiting(sweep_dir, state) == (0, 0)
     )
-
-
-def artifacts(sweep_dir: Path) -> list[str]:
-    """Returns the paths asked for, in order; a relative one is inside the directory."""
-    try:
-        lines = (sweep_dir / ARTIFACTS).read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]

@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from filelock import FileLock
 
+from foretune.redaction import RedactedLines, remember_environment, remember_uri
 from foretune.tuner.tracking.outbox import ended, folders
-from foretune.tuner.tracking.uploader import Sender, why
+from foretune.tuner.tracking.reasons import why
+from foretune.tuner.tracking.uploader import Sender
 
 POLL_S, LONGEST_PAUSE_S = 1.0, 30.0
 
@@ -67,10 +69,13 @@ def _listen(orders: "queue.SimpleQueue[list[Any]]") -> None:
 
 def main(directory: str) -> None:
     """Follows a directory by the orders on standard input; the URI is in MLFLOW_TRACKING_URI."""
-    sweep_dir = Path(directory)
+    sweep_dir, uri = Path(directory), os.environ["MLFLOW_TRACKING_URI"]
+    sys.stderr = cast("TextIO", RedactedLines(sys.stderr))  # Into mlflow.log.
+    remember_environment()
+    remember_uri(uri)
     orders: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # Training comes first.
     with FileLock(sweep_dir / ".mlflow.lock"):
-        follow(Sender(sweep_dir, os.environ["MLFLOW_TRACKING_URI"]), orders)
+        follow(Sender(sweep_dir, uri), orders)

@@ -8,11 +8,15 @@ import contextlib
 import getpass
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from foretune.tuner.tracking.artifacts import artifacts, files, is_inside
 from foretune.tuner.tracking.fields import (
+    FIRST,
+    LAST,
     Metric,
     end_ms,
     label,
@@ -26,20 +30,31 @@ from foretune.tuner.tracking.fields import (
     varying_paths,
 )
 from foretune.tuner.tracking.outbox import (
+    FORMAT,
+    STATUS,
     Mark,
     State,
-    artifacts,
     ended,
     folders,
-    read_json,
     read_rows,
+    read_run,
     unread,
 )
+from foretune.tuner.tracking.own_store import put_here
+from foretune.tuner.tracking.reasons import refuses, why
+from foretune.tuner.tracking.stores import own_uri
 
 LIVE_S = 5.0
 """Seconds between two sendings of a run that goes on: fewer, larger batches."""
 AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # mlflow.utils.validation: all together, and params.
-STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the store has of a run's rows, by step."""
+
+    complete: set[int]
+    begun: set[int]
 
 
 class Sender:
@@ -53,6 +68,7 @@ class Sender:
         self.refused: dict[str, str] = {}
         self.started: dict[str, int] = {}
         self._certain = False
+        self._sent: dict[str, Sent] = {}
         self._sent_at: dict[str, float] = {}
         self._saved_at = 0.0
         self._varying: dict[str, str | None] | None = None
@@ -87,7 +103,10 @@ class Sender:
         from mlflow.tracking import MlflowClient
 
         state = self.state
-        self._client = self._client or MlflowClient(self.uri)
+        if self._client is None:
+            if self.uri == own_uri(self.dir):
+                put_here(self.dir, state)
+            self._client = MlflowClient(self.uri)
         if not state.experiment_id:
             found = self._client.get_experiment_by_name(state.experiment)
             state.experiment_id = found.experiment_id if found else self._create_experiment()
@@ -125,11 +144,38 @@ class Sender:
             if not token:
                 break
         for run_id, mark in state.runs.items():
-            if not mark.closed and run_id not in self.refused:
+            if run_id not in self.refused and (not mark.closed or state.format < FORMAT):
                 with self._refusal(run_id):
-                    history = self._client.get_metric_history(mark.mlflow_run_id, "loss")
-                    mark.step = max([mark.step, *(metric.step for metric in history)])
+                    self._ask_run(run_id, mark)
+        state.format = FORMAT
         self._certain = True
+
+    def _ask_run(self, run_id: str, mark: Mark) -> None:
+        """Lets a run's file be read from its start, less what the store has of it.
+
+        An older version's run that has ended is left alone where nothing is missing.
+        """
+        sent = Sent(complete=self._steps(mark, LAST), begun=self._steps(mark, FIRST))
+        if mark.closed:
+            whole, path = Mark("", 0), self.dir / "runs" / run_id / "metrics.jsonl"
+            rows, _, _ = read_rows(path, whole, ended=True)
+            mark.closed = all(int(r["step"]) in sent.complete or LAST not in r for r in rows)
+        if not mark.closed:
+            self._sent[run_id] = sent
+            mark.offset, mark.inode, mark.step = 0, 0, -1
+
+    def _steps(self, mark: Mark, key: str) -> set[int]:
+        history = self._client.get_metric_history(mark.mlflow_run_id, key)
+        return {metric.step for metric in history}
+
+    def _unsent(self, run_id: str, mark: Mark, row: Mapping[str, float]) -> list[Metric]:
+        """Of a row what the store doesn't have: another driver may have sent it, or its begin."""
+        metrics, sent, step = row_metrics(row, mark.start_ms), self._sent.get(run_id), row["step"]
+        if sent is None or step not in sent.begun | sent.complete:
+            return metrics
+        if step in sent.complete:
+            return []
+        return [metric for metric in metrics if step not in self._steps(mark, metric[0])]
 
     def _create_parent(self) -> None:
         now_ms = int(1000 * time.time())
@@ -160,7 +206,7 @@ class Sender:
             return True
         if not closing and time.monotonic() - self._sent_at.get(run_id, -LIVE_S) < LIVE_S:
             return False
-        return bool(mark and mark.open) or unread(folder / "metrics.jsonl", mark) > 0
+        return bool(mark and mark.open) or unread(folder / "metrics.jsonl", mark, ended=False) > 0
 
     @contextlib.contextmanager
     def _refusal(self, run_id: str) -> Iterator[None]:
@@ -168,26 +214,27 @@ class Sender:
         try:
             yield
         except Exception as error:
-            if not _refuses(error):
+            if not refuses(error):
                 raise
             self.refused[run_id] = f"run {run_id}: {why(error, self.uri)}"
 
     def _send_run(self, folder: Path, closing: str) -> None:
-        outcome = read_json(folder / "outcome.json")
+        facts, outcome = read_run(folder)
         ended_ms = end_ms(folder, outcome)
-        mark = self.state.runs.get(folder.name) or self._create_child(folder, outcome)
+        mark = self.state.runs.get(folder.name) or self._create_child(folder, facts, outcome)
         if not mark.open:
             self._client.update_run(mark.mlflow_run_id, "RUNNING")
             mark.status, mark.closed = "RUNNING", False
         more = True
         while more:
-            rows, place, more = read_rows(folder / "metrics.jsonl", mark)
+            path = folder / "metrics.jsonl"
+            rows, place, more = read_rows(path, mark, ended=bool(outcome))
             last = outcome if not more else {}
             self._log(
                 mark.mlflow_run_id,
-                metrics=[m for row in rows for m in row_metrics(row, mark.start_ms)]
+                metrics=[m for row in rows for m in self._unsent(folder.name, mark, row)]
                 + summary_metrics(last, ended_ms),
-                params=run_params(folder) if mark.status == "CREATED" else {},
+                params=run_params(facts) if mark.status == "CREATED" else {},
                 tags=outcome_tags(last),
             )
             mark.status = "RUNNING"
@@ -196,8 +243,11 @@ class Sender:
             status = STATUS[outcome["outcome"]] if outcome else "KILLED"
             self._client.set_terminated(mark.mlflow_run_id, status, ended_ms)
             mark.status, mark.closed = status, bool(outcome)
+            self._sent.pop(folder.name, None)
 
-    def _create_child(self, folder: Path, outcome: Mapping[str, Any]) -> Mark:
+    def _create_child(
+        self, folder: Path, facts: Mapping[str, Any], outcome: Mapping[str, Any]
+    ) -> Mark:
         if self._varying is None:
             self._varying = varying_paths(self.dir)
         started_ms = self.started.get(folder.name) or start_ms(folder, outcome)
@@ -206,7 +256,7 @@ class Sender:
             "foretune.run_id": folder.name,
             "mlflow.parentRunId": self.state.parent_run_id,
         }
-        name = label(read_json(folder / "run.json"), self._varying)
+        name = label(facts, self._varying)
         mark = Mark(self._create_run(tags, name, started_ms), started_ms)
         self.state.runs[folder.name] = mark
         return mark
@@ -237,29 +287,17 @@ class Sender:
 
     def _send_artifacts(self) -> None:
         for name in artifacts(self.dir)[self.state.artifacts_sent :]:
-            path = self.dir / name
-            if path.is_dir():
-                self._client.log_artifacts(self.state.parent_run_id, str(path), path.name)
-            elif path.exists():
-                self._client.log_artifact(self.state.parent_run_id, str(path))
+            outside = []
+            for path, folder in files(self.dir, name):
+                if is_inside(path, self.dir):
+                    self._client.log_artifact(self.state.parent_run_id, str(path), folder)
+                else:
+                    outside.append(path)
+            if outside:
+                more = f" and {len(outside) - 1} more" if outside[1:] else ""
+                self.refused[f"artifact {name}"] = (
+                    f"artifacts must be inside the sweep's directory, got {outside[0]}{more}, "
+                    f"which leads outside and isn't sent"
+                )
             self.state.artifacts_sent += 1
             self.calls += 1
-
-
-def _refuses(error: Exception) -> bool:
-    """Whether MLflow will answer the same the next time: a bad request, not a bad moment."""
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(error, MlflowException):
-        return False
-    status = error.get_http_status_code()
-    return 400 <= status < 500 and status not in (401, 403, 408, 429)
-
-
-def why(error: Exception, uri: str) -> str:
-    """Returns an error's reason as a phrase; MLflow's own fill a screen and may show a password."""
-    text = str(error).replace(uri.rstrip("/"), "the server")
-    for phrase in ("Connection refused", "Name or service not known", "timed out"):
-        if phrase in text:
-            return phrase.lower()
-    return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"

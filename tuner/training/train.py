@@ -19,6 +19,7 @@ from foretune.models.nets.parametrize import parametrize
 from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
 from foretune.tuner.config.images import ImageData
+from foretune.tuner.config.kept_secrets import without_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import open_stream, validation_parts
 from foretune.tuner.optim.flat_optimizer import FlatOptimizer
@@ -266,7 +267,7 @@ class Training:
         # After the end there is nothing to go on with, and a diverged state isn't a good one.
         assert self.outcome is None, f"a run that is {self.outcome.outcome} has no state to save"
         state = {
-            "run": repr(self.run),
+            "run": without_secrets(self.run),
             "step": self.step,
             "row": self._row,
             "loss_at_init": self.loss_at_init,
@@ -290,8 +291,9 @@ class Training:
 
     def _load(self, restore: Path) -> None:
         path, state = open_checkpoint(restore, self.device)
-        for what, mine in (("run", repr(self.run)), ("data_sha256", self.stream.corpus.sha256)):
-            if state[what] != mine:
+        run = (without_secrets(self.run), repr(self.run))  # The second is of an older version.
+        for what, mine in (("run", run), ("data_sha256", (self.stream.corpus.sha256,))):
+            if state[what] not in mine:
                 raise ValueError(
                     f"restore must be a checkpoint of this run on this text, got another {what} in "
                     f"{path}; remove the checkpoint to start again."

@@ -230,6 +230,8 @@ def test_a_dashboard_that_is_not_there_is_one_sentence(checkout):
         (["resume", "first"], "absolute path that all nodes share"),
         ([*SWEEP, "--tracking-uri", "sqlite:///mlflow.db"], "write it like http://HOST:5000"),
         ([*SWEEP, "--tracking_uri=sqlite:///a/mlflow.db"], "tracking_uri of a job must name a"),
+        ([*SWEEP, "--tracking-uri", "http://me:pw@host"], "must hold no secret"),
+        ([*SWEEP, "--set", "model.api_key=pw"], "must hold no secret"),
         ([*SWEEP, "--tracking-uri=mlruns"], "absolute path that all nodes share, got 'mlruns'"),
         ([*SWEEP, "--tracking-uri", "file:mlruns"], "tracking_uri of a job must name a server"),
     ],

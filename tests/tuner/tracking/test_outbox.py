@@ -124,7 +124,7 @@ def test_a_file_cut_in_place_or_replaced_is_read_again_and_known_steps_are_passe
     path, mark = tmp_path / "metrics.jsonl", Mark("m", 0)
 
     def read() -> list[int]:
-        rows, (mark.offset, mark.inode, mark.step), more = read_rows(path, mark)
+        rows, (mark.offset, mark.inode, mark.step), more = read_rows(path, mark, ended=False)
         assert not more
         return [int(row["step"]) for row in rows]
 

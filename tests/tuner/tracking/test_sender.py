@@ -31,7 +31,9 @@ def test_a_sweep_arrives_with_its_trials_as_children(new_dir: Path):
     top = parent(client, new_dir)
     assert top.info.status == "FINISHED"
     assert top.info.run_name == "my sweep"
-    assert top.data.tags["foretune.command"] == "foretune sweep lr --out here"
+    assert (
+        top.data.tags["foretune.command"] == "foretune sweep lr --set model.api_key=*** --out here"
+    )
     assert top.data.tags["foretune.commit"] == "0123abcd"
     assert json.loads(top.data.tags["foretune.space"]) == {"optimizer.lr": [0.01, 0.03]}
     assert top.data.params["preset"] == "lm-tiny"

@@ -1,23 +1,23 @@
 """Sending to MLflow's own server, to one that dies, and to one that never answers."""
 
-import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_servers import door, served, server_command
 from mlflow_sweeps import (
     LONG_S,
     add_run,
     children,
+    columns,
     end_run,
+    histories,
     send_all,
     sender_of,
     state_of,
@@ -32,36 +32,12 @@ from foretune.tuner.tracking.sender import sync, view_hint
 ROOT = Path(__file__).parents[3]
 
 
-@contextmanager
-def served(command: list[str], port: int, log: Path) -> Iterator[str]:
-    """A server of MLflow's own, killed without warning at the end."""
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            return urllib.request.urlopen(f"{url}/health", timeout=30).status == 200
-        except OSError:
-            return False
-
-    with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-    try:
-        wait_for(answers)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.slow
 def test_a_server_that_dies_and_comes_back_loses_nothing(
     sweep_dir: Path, tmp_path: Path, free_port: int
 ):
     """MLflow's server starts twice."""
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(free_port)]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--artifacts-destination", str(tmp_path / "kept")]
+    command = server_command(tmp_path, free_port)
     log, url = tmp_path / "server.log", f"http://127.0.0.1:{free_port}"
     first, second = (add_run(sweep_dir, name, lr=0.01, rows=35) for name in "ab")
 
@@ -106,6 +82,57 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(
         assert client.get_run(top).info.status == "FINISHED"
         assert [f.path for f in client.list_artifacts(top)] == ["trials.parquet"]
         assert view_hint(sweep_dir).startswith(f"{url}/#/experiments/")
+
+
+@pytest.mark.slow
+def test_a_server_that_refuses_or_is_slow_or_starts_anew_gets_all_to_the_last_column(
+    sweep_dir: Path, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    """One sweep through them all: without the password, half a second late, killed in the middle.
+
+    The password comes from MLflow's own variables, which reach the sender's process.
+    """
+    command, log = server_command(tmp_path, free_port), tmp_path / "server.log"
+    first, second = (add_run(sweep_dir, name, lr=0.01, rows=35) for name in "ab")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-this")
+    with door(f"http://127.0.0.1:{free_port}") as before:
+        before.password = "s3cret-pw"
+        with served(command, free_port, log):
+            sender = sender_of(sweep_dir, tracking_uri=before.url)
+            sender.start()
+            wait_for(lambda: state_of(sweep_dir).error)
+            message = sender.close(LONG_S)
+            assert "has not received 70 rows of 2 trials" in message
+            assert "401" in message
+            assert before.refused
+            assert not before.passed
+
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret-pw")
+            before.seconds = 0.5
+            sender = sender_of(sweep_dir)  # It was named before.
+            sender.start()
+            sender.trial_started("a")
+            sender.trial_started("b")
+            wait_for(lambda: {"a", "b"} <= state_of(sweep_dir).runs.keys())
+            wait_for(lambda: state_of(sweep_dir).runs["b"].step == 34)
+            write_rows(first, range(35, 101))
+            end_run(first)
+        wait_for(lambda: state_of(sweep_dir).error)
+        write_rows(second, range(35, 101))
+        end_run(second)
+        before.seconds = 0.0
+        with served(command, free_port, log):
+            wait_for(lambda: all(mark.closed for mark in state_of(sweep_dir).runs.values()))
+            assert sender.close(LONG_S) == ""
+            client = MlflowClient(f"http://127.0.0.1:{free_port}")
+            found = children(client, sweep_dir)
+            assert found.keys() == {"a", "b"}
+            for name, run in found.items():
+                assert run.info.status == "FINISHED"
+                assert histories(client, run) == columns(sweep_dir / "runs" / name)
+    written = [path for path in sweep_dir.rglob("*") if path.is_file()]
+    assert not [path for path in written if b"s3cret-pw" in path.read_bytes()]
 
 
 @pytest.fixture

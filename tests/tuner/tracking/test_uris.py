@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from foretune.redaction import redacted
+from foretune.tuner.planning.execution import Execution
 from foretune.tuner.tracking.outbox import State
-from foretune.tuner.tracking.sender import MLflowSender, check_tracking_uri, public
+from foretune.tuner.tracking.sender import MLflowSender
+from foretune.tuner.tracking.stores import agreed_uri, check_tracking_uri, own_uri
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_schemes_that_mlflow_has_a_store_for(uri: str):
 def test_an_unknown_scheme_is_refused_in_one_sentence(uri: str):
     with pytest.raises(ValueError, match=r"^tracking URI must begin with one of .*sqlite") as error:
         check_tracking_uri(uri)
-    assert public(uri) in str(error.value)
+    assert redacted(uri) in str(error.value)
     assert "secret" not in str(error.value)
 
 
@@ -52,7 +55,7 @@ def test_a_sweep_keeps_its_store_and_experiment(sweep_dir: Path, monkeypatch: py
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     MLflowSender(sweep_dir, tracking_uri=uri)
     assert State.load(sweep_dir) is None
-    State(sweep_key="k", tracking_uri=public(uri), experiment="mine").save(sweep_dir)
+    State(sweep_key="k", tracking_uri=redacted(uri), experiment="mine").save(sweep_dir)
     assert "secret" not in (sweep_dir / "mlflow.json").read_text()
     MLflowSender(sweep_dir, tracking_uri=uri, experiment="mine")
     with pytest.raises(ValueError, match="password isn't kept"):
@@ -63,3 +66,21 @@ def test_a_sweep_keeps_its_store_and_experiment(sweep_dir: Path, monkeypatch: py
         MLflowSender(sweep_dir, tracking_uri="http://elsewhere")
     with pytest.raises(ValueError, match="experiment must stay"):
         MLflowSender(sweep_dir, tracking_uri=uri, experiment="other")
+
+
+def test_a_new_sweep_takes_mlflows_own_variables_where_nothing_is_named(
+    monkeypatch: pytest.MonkeyPatch, sweep_dir: Path
+):
+    assert Execution().with_store() == Execution(experiment="foretune")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    named = Execution().with_store()
+    assert (named.tracking_uri, named.experiment) == ("http://me:secret@host:5000", "mine")
+    own = Execution(tracking_uri="http://other", experiment="yours")
+    assert own.with_store() == own
+    State(sweep_key="k").save(sweep_dir)  # One that has begun keeps its own database.
+    MLflowSender(sweep_dir)
+    assert agreed_uri(sweep_dir, "") == (own_uri(sweep_dir), False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "host:5000")
+    with pytest.raises(ValueError, match="tracking URI must begin with one of"):
+        Execution().with_store()
