@@ -212,7 +212,9 @@ def _execute(
         ) from None
     with lock:
         if retry_failed:
-            print(f"Tried again: {', '.join(reopen_failed(directory)) or 'none failed'}", flush=True)
+            print(
+                f"Tried again: {', '.join(reopen_failed(directory)) or 'none failed'}", flush=True
+            )
         waiting, ended = read_runs(directory)
         draws = _draws(directory, [*waiting, *ended], execution)
         sender = MLflowSender(
