@@ -17,6 +17,7 @@ NODE = re.compile(r"node (has )?(died|crashed)|node.*(marked dead|is dead)|Owner
 MEMORY = re.compile(
     r"OutOfMemoryError|running low on memory|memory usage threshold|memory pressure"
 )
+DIED = re.compile(r"[Aa]ctor (died|is dead)|worker (process )?(has )?died")
 NOTHING_SAID = (
     "the worker's process ended without a word: killed, by the system where memory ran out, or "
     "ended by its own code (os._exit)"
@@ -79,7 +80,10 @@ class LostWorkers:
     def _in_words(self, crash: str, text: str) -> str:
         if crash:
             return crash
-        return "the worker's node was lost" if NODE.search(text) else NOTHING_SAID
+        if NODE.search(text):
+            return "the worker's node was lost"
+        lines = text.splitlines()
+        return lines[-1].strip() if lines and not DIED.search(text) else NOTHING_SAID
 
 
 def last_failure(error_file: Path) -> str:

@@ -83,7 +83,7 @@ class RunTrainable(tune.Trainable):
         """Takes note of the trial; its files are opened by its first step."""
         assert trials is not None
         self._trial = trials[config["run_id"]]
-        self._error, self._storage, self._opened = "", "", (None, None)
+        self._error, self._failed_storage, self._opened = "", "", (None, None)
         self._fresh = True
 
     def _start(self) -> None:
@@ -170,7 +170,7 @@ class RunTrainable(tune.Trainable):
                 self._faults.rests()
             if next(waits, self) is None:
                 return True
-            self._storage = storage_sentence(storage, directory.parents[1])
+            self._failed_storage = storage_sentence(storage, directory.parents[1])
             return False
         if memory_error(error):
             at = self._training.step if self._training else 0
@@ -217,7 +217,7 @@ class RunTrainable(tune.Trainable):
                 seconds=training.seconds if training else 0.0,
                 forecast=self._forecast,
             )
-        elif training is not None and not self._storage:
+        elif training is not None and not self._failed_storage:
             outcome = training.outcome
         if outcome is not None:
             outcome = self._with_note(outcome)
@@ -234,8 +234,8 @@ class RunTrainable(tune.Trainable):
             "opened": self._opened,
             "rows": self._metrics.rows if self._metrics else None,
             "outcome": outcome,
-            "storage": self._storage,
-            "done": outcome is not None or bool(self._storage),
+            "storage": self._failed_storage,
+            "done": outcome is not None or bool(self._failed_storage),
         }
 
     def _with_note(self, outcome: Outcome) -> Outcome:
@@ -268,7 +268,7 @@ class RunTrainable(tune.Trainable):
 
     def _close(self, *, keep_state: bool) -> None:
         training, metrics = self._training, self._metrics
-        failed = self._error or self._storage
+        failed = self._error or self._failed_storage
         with ExitStack() as last:
             last.callback(self._let_go)
             if metrics is not None:
