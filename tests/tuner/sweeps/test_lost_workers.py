@@ -1,0 +1,143 @@
+"""What is made of a worker that died: a reason, another try or none; and nothing is unpickled."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from failing_models import line_of, write_failing
+from ray.exceptions import ActorDiedError
+from ray.train import SyncConfig
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial as RayTrial
+
+from foretune.tuner.config.run import Run
+from foretune.tuner.sweeps.driver import Driver
+from foretune.tuner.sweeps.last_words import FAULT_FILE, read_last_words
+from foretune.tuner.sweeps.lost_workers import RETRIES, LostWorkers
+from foretune.tuner.sweeps.micro_batch import micro_batch_of
+from foretune.tuner.sweeps.progress import Progress
+from foretune.tuner.sweeps.trainable import Trial
+
+DIED = "The actor died unexpectedly before finishing this task.\nconnection error code 2"
+RUN = Run()
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+import failing
+from foretune.tuner.sweeps.last_words import FaultFile
+
+file = FaultFile(Path(sys.argv[1]), timeout_s=0.5)
+file.goes_on()
+failing.fail(sys.argv[2], torch.zeros(4))
+"""
+
+
+@pytest.fixture
+def lost(tmp_path):
+    (tmp_path / "one").mkdir()
+    return LostWorkers(tmp_path, timeout_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("how", "what", "line"),
+    [
+        ("segfault", "Segmentation fault", "string_at"),
+        ("abort", "Aborted", "os.abort"),
+        ("hang", "no progress for 0.5 s", "Event().wait"),
+        ("hang in C", "no progress for 0.5 s", "pause()"),
+    ],
+)
+def test_a_worker_that_dies_names_the_line_of_a_user_s_code(tmp_path, lost, how, what, line):
+    write_failing(tmp_path)
+    (tmp_path / "worker.py").write_text(WORKER)
+    ended = subprocess.run(
+        [sys.executable, "worker.py", str(tmp_path / "one"), how],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode != 0, ended.stderr
+    goes_on = lost.goes_on("one", RUN, DIED)
+    assert lost.reason("one") == f"{what} in failing.py, line {line_of(line)}"
+    assert goes_on == (not how.startswith("hang"))
+    assert "failing.py" in (tmp_path / "one" / "error.txt").read_text()
+    assert read_last_words(tmp_path / "one") is None  # Room for the next.
+
+
+def test_losses_count_only_where_a_run_got_no_further(lost):
+    for step in range(10, 100, 10):  # Spot nodes.
+        lost.reported("one", step)
+        assert lost.goes_on("one", RUN, DIED)
+    for _ in range(RETRIES - 1):
+        lost.reported("one", 50)  # From its checkpoint again, and no further.
+        assert lost.goes_on("one", RUN, DIED)
+    assert not lost.goes_on("one", RUN, DIED)
+    assert "4 times without getting further" in lost.reason("one")
+    assert "ended without a word" in lost.reason("one")
+
+
+def test_a_lost_node_and_lack_of_memory_are_named(lost, tmp_path):
+    lost.goes_on("one", RUN, "The actor died because its node has died. Node Id: 12")
+    assert lost.reason("one") == "the worker's node was lost"
+    text = "Task was killed due to the node running low on memory."
+    assert lost.goes_on("one", RUN, text)
+    assert micro_batch_of(tmp_path / "one", RUN) == RUN.micro_batch_size // 2
+    assert not lost.goes_on("one", RUN, text)
+    assert lost.reason("one").startswith("out of memory: Ray ended its worker")
+
+
+def test_rubbish_in_a_fault_file_says_nothing(tmp_path):
+    for content in (b"", b"\xff\x00\n\nTimeout", os.urandom(300)):
+        (tmp_path / FAULT_FILE).write_bytes(content)
+        assert read_last_words(tmp_path) is None
+
+
+class Planted:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+class Staged(StorageContext):
+    """Tune's, without a Ray that says where."""
+
+    def _get_session_path(self):
+        return str(Path(self.storage_fs_path) / "session")
+
+
+def test_nothing_that_is_pickled_in_a_directory_is_loaded(tmp_path):
+    storage = Staged(
+        storage_path=str(tmp_path / "sweep" / ".ray"),
+        experiment_dir_name="tune",
+        sync_config=SyncConfig(),
+        trial_dir_name="one",
+    )
+    theirs = RayTrial("__fake", stub=True, config={"run_id": "one"}, storage=storage)
+    theirs.init_local_path()
+    ours = Trial(run_id="one", run=RUN, size=16, directory=str(tmp_path / "sweep/runs/one"))
+    driver = Driver(
+        tmp_path / "sweep" / "runs",
+        progress=Progress({"one": 1.0}),
+        trials={"one": ours},
+        labels={"one": "one"},
+        listeners=(),
+        stop_reasons={},
+        tick=lambda: None,
+    )
+    theirs.handle_error(ActorDiedError())
+    proof = tmp_path / "proof"
+    planted = tmp_path / "sweep" / ".ray" / "tune" / "one" / "error.pkl"
+    planted.parent.mkdir(parents=True, exist_ok=True)
+    planted.write_bytes(pickle.dumps(Planted(str(proof))))
+    assert driver.goes_on(theirs)
+    assert theirs.get_pickled_error() is None  # As Tune asks for its results.
+    driver.on_trial_error(0, [theirs], theirs)
+    assert not proof.exists()
+    assert "ended without a word" in (tmp_path / "sweep/runs/one/outcome.json").read_text()
