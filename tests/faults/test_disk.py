@@ -13,7 +13,7 @@ import disk
 import pytest
 import sweep_by_hand as by_hand
 
-from foretune.tuner.sweeps import failures
+from foretune.tuner.records import storage
 
 KINDS = {
     "the disk is full from there on": disk.full_from,
@@ -29,7 +29,7 @@ EVERY = 13
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch):
     """The worker's own waiting for a storage to come back has a test of its own."""
-    monkeypatch.setattr(failures, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import tyro
 
@@ -28,6 +29,7 @@ from foretune.tuner.cli.submit import submission
 from foretune.tuner.cli.sweep import sweep
 from foretune.tuner.cli.sync import sync
 from foretune.tuner.cli.train import train
+from foretune.tuner.records.storage import storage_error, storage_sentence
 
 DESCRIPTION = """Hyperparameter tuning that sees divergence coming.
 
@@ -107,19 +109,26 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
         print(f"foretune: {redacted(str(error))}", file=sys.stderr)
         return 2
     except Exception as error:
-        if not _is_model_error(error):
+        why = _why_it_ends(error)
+        if not why:
             raise
-        print(f"foretune: {redacted(str(error))}", file=sys.stderr)
+        print(f"foretune: {redacted(why)}", file=sys.stderr)
         return 3
     except KeyboardInterrupt as error:
         print(f"foretune: {str(error) or 'Interrupted.'}", file=sys.stderr)
         return 130
 
 
-def _is_model_error(error: Exception) -> bool:
-    """Whether a user's model failed; a command that has built none hasn't loaded torch."""
-    module = sys.modules.get("foretune.tuner.training.own_code")
-    return module is not None and isinstance(error, module.ModelError)
+def _why_it_ends(error: Exception) -> str:
+    """Returns a sentence on what is nobody's mistake in a command, or nothing for other errors."""
+    own_code = sys.modules.get("foretune.tuner.training.own_code")  # None: no model was built.
+    if own_code is not None and isinstance(error, own_code.ModelError):
+        return str(error)
+    failed = storage_error(error)
+    if failed is None:
+        return ""
+    place = Path(str(failed.filename or ".")).resolve().parent
+    return storage_sentence(failed, place, again="give the same command, or for a sweep resume")
 
 
 def flag(argument: str) -> str:

@@ -170,14 +170,16 @@ def _failed(
     """Ends a run that an error ended, with the traceback in its folder; returns the exit code.
 
     training is there once it has begun; before, raises what is no failure of the model but a
-    refusal.
+    refusal, and always what is one of the storage.
     """
     from foretune.tuner.records.outcome_json import RunEnd
     from foretune.tuner.records.run_json import run_id
+    from foretune.tuner.records.storage import storage_error
     from foretune.tuner.training.outcome import Outcome
     from foretune.tuner.training.own_code import failure, place
 
-    if training is None and isinstance(error, ValueError) and not place(error):
+    refused = training is None and isinstance(error, ValueError) and not place(error)
+    if refused or storage_error(error):
         raise error
     reason, path = redacted(failure(error, run.model)), directory / ERROR_FILE
     directory.mkdir(parents=True, exist_ok=True)

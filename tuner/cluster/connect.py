@@ -24,6 +24,7 @@ from foretune.tuner.cluster.local_ray import closed_start, private_folder, witho
 from foretune.tuner.cluster.nodes import Node, alive_nodes, check_fits
 from foretune.tuner.cluster.storage_probe import probe_storage
 from foretune.tuner.cluster.watchdog import Watchdog
+from foretune.tuner.config.user_files import own_folders
 
 __all__ = ["Connection", "Node", "Watchdog", "connect", "probe_storage", "shipped", "slots"]
 
@@ -174,13 +175,15 @@ def _job_runtime_env() -> dict[str, Any]:
 def _runtime_env(code_root: Path, cpus_per_trial: float, *, local: bool) -> dict[str, Any]:
     """What workers get: threads, a copy of the code, and the driver's folder after it.
 
-    The folder serves a user's modules and relative paths, on nodes that have it. working_dir and
+    The folder serves a user's modules and relative paths, on nodes that have it, as do those of the
+    user's files that this process has loaded. working_dir and
     not py_modules: with the latter Ray puts the driver's folder before the code, so that a stale
     checkout or a user's own `models` hides ours (ran).
     """
     job = _job_runtime_env()
     threads = str(max(1, int(cpus_per_trial)))
-    variables = {**dict.fromkeys(THREADS, threads), "PYTHONPATH": os.getcwd()}
+    folders = os.pathsep.join((os.getcwd(), *own_folders()))
+    variables = {**dict.fromkeys(THREADS, threads), "PYTHONPATH": folders}
     theirs = job.get("env_vars", {})
     env: dict[str, Any] = {"env_vars": {k: v for k, v in variables.items() if k not in theirs}}
     if "working_dir" not in job:

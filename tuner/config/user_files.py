@@ -6,6 +6,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_folders: dict[str, None] = {}
+
+
+def own_folders() -> tuple[str, ...]:
+    """Returns the folders of the files that this process has loaded: workers import from them."""
+    return tuple(_folders)
+
 
 def load_name(reference: str, *, default: str) -> Any:
     """Returns the object that `FILE.py:NAME` names (NAME may be left out for `default`)."""
@@ -23,7 +30,9 @@ def load_file(reference: str) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"{reference} must name a file that exists, got no {path}.")
     # Under its own name and from its own folder, so that a worker or a resume can import it.
-    sys.path.insert(0, str(path.parent.resolve()))
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)
+    _folders[folder] = None
     try:
         module = importlib.import_module(path.stem)
     except Exception as error:

@@ -123,7 +123,8 @@ def read_runs(
 
     One whose run.json is damaged is left out, since nobody knows it. One whose outcome.json can't
     be believed counts as without: repair takes that file away; it is called with a sentence on all
-    that is damaged. Raises ValueError where the text of a run has changed.
+    that is damaged. Raises ValueError where the text of a run has changed, and where a run needs
+    code of a user's own that nobody has asked for.
     """
     say = repair or (lambda sentence: None)
     waiting: list[RunRecord] = []
@@ -133,6 +134,8 @@ def read_runs(
     for folder in sorted((directory / "runs").glob("*/")):
         try:
             record = own_record(folder)
+        except ArgumentError:  # Of code that nobody has asked for.
+            raise
         except ValueError as error:
             say(f"Run {folder.name} is left out: {error}")
             lost += 1

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial as RayTrial
 
 from foretune.redaction import redacted
 from foretune.tuner.records.outcome_json import RunEnd, Times
-from foretune.tuner.sweeps.failures import patience, storage_error, storage_sentence
+from foretune.tuner.records.storage import patience, storage_error, storage_sentence
 from foretune.tuner.sweeps.lost_workers import LostWorkers, last_failure
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.silence import Silence

@@ -18,6 +18,10 @@ MEMORY = re.compile(
     r"OutOfMemoryError|running low on memory|memory usage threshold|memory pressure"
 )
 DIED = re.compile(r"[Aa]ctor (died|is dead)|worker (process )?(has )?died")
+ERROR = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
+"""The last line of a traceback."""
+RAYS = re.compile(r"ray\.|(Ray\w*|Actor\w+|Worker\w+|System)(Error|Exception)")
+"""What Ray says of a worker, which is no reason."""
 NOTHING_SAID = (
     "the worker's process ended without a word: killed, by the system where memory ran out, or "
     "ended by its own code (os._exit)"
@@ -82,6 +86,9 @@ class LostWorkers:
             return crash
         if NODE.search(text):
             return "the worker's node was lost"
+        errors = [line for line in ERROR.findall(text) if not RAYS.match(line)]
+        if errors:  # Of a module that the worker can't import, say.
+            return errors[-1][:300]
         lines = text.splitlines()
         return lines[-1].strip() if lines and not DIED.search(text) else NOTHING_SAID
 

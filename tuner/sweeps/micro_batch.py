@@ -7,10 +7,21 @@ over more parts: the same but for the order of floating-point sums.
 import json
 from pathlib import Path
 
+import torch
+
 from foretune.tuner.config.run import Run
 from foretune.tuner.records.files import write_json
 
 MEMORY_FILE = "memory.json"
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says in plain RuntimeErrors."""
+
+
+def memory_error(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def halve(run_dir: Path, run: Run, why: str) -> int:

@@ -172,6 +172,7 @@ def resume(
         print(changed, flush=True)
     if preset:
         _load_own(preset)
+    read_runs(directory)  # For what it refuses, before Ray starts.
     with _connection(execution, directory) as (connection, interruption):
         return _execute(
             directory,

@@ -23,14 +23,9 @@ from foretune.tuner.config.run import Run
 from foretune.tuner.planning.forecast_stop import ForecastStop, judge_in
 from foretune.tuner.records.files import METRICS_FILE, MetricsFile
 from foretune.tuner.records.restart import restart_of
-from foretune.tuner.sweeps.failures import (
-    memory_error,
-    patience,
-    storage_error,
-    storage_sentence,
-)
+from foretune.tuner.records.storage import patience, storage_error, storage_sentence
 from foretune.tuner.sweeps.last_words import FaultFile, keep_error
-from foretune.tuner.sweeps.micro_batch import halve, micro_batch_of, note
+from foretune.tuner.sweeps.micro_batch import halve, memory_error, micro_batch_of, note
 from foretune.tuner.training.checkpoint import PREVIOUS_FILE
 from foretune.tuner.training.outcome import NO_LOSS, Outcome
 from foretune.tuner.training.own_code import ModelError, place

@@ -24,8 +24,8 @@ from foretune.tuner.records.journal import past_reports
 from foretune.tuner.records.outcome_json import RunEnd
 from foretune.tuner.records.own_models import kind_of
 from foretune.tuner.records.run_json import RunRecord, cost
+from foretune.tuner.records.storage import storage_error, storage_sentence
 from foretune.tuner.sweeps.driver import Driver, Listener
-from foretune.tuner.sweeps.failures import storage_error, storage_sentence
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.schedulers import BracketPerGroup, make_scheduler
 from foretune.tuner.sweeps.trainable import RunTrainable, Trial

@@ -1,5 +1,8 @@
 """`foretune train`: what it refuses leaves nothing behind, and nothing of another's is touched."""
 
+import errno
+import os
+import re
 import shlex
 
 import pytest
@@ -87,3 +90,33 @@ def test_a_damaged_checkpoint_is_one_sentence_and_stays(capsys, tmp_path, data):
     error = refused(capsys, f"train lm-tiny --device cpu --out '{tmp_path}' --set {data}")
     assert f"{path} must be a checkpoint, got a damaged file" in error
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+    capsys, tmp_path, data, monkeypatch
+):
+    """At the sync of its rows, before its second checkpoint."""
+    longer = data.replace("steps=4", "steps=8")
+    line = f"train lm-tiny --size 16 --device cpu --out '{tmp_path}/out' --set {longer}"
+    sync, calls = os.fsync, []
+
+    def full(descriptor):
+        if "metrics.jsonl" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            calls.append(descriptor)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = call(capsys, line)
+    assert code == 3
+    assert re.fullmatch(
+        r"foretune: The storage of .+ must take what a sweep writes, got No space left on device "
+        r"\(.+ MiB free\); .+, then give the same command, or for a sweep resume\n", err
+    )  # fmt: skip
+    (run_dir,) = (tmp_path / "out" / "runs").iterdir()
+    assert not (run_dir / "outcome.json").exists()
+    code, out, _ = call(capsys, line)
+    assert code == 0
+    assert "step       4 " not in out  # It goes on from the checkpoint there.
+    assert "finished: all 8 steps done" in out

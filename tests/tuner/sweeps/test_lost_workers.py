@@ -141,3 +141,16 @@ def test_nothing_that_is_pickled_in_a_directory_is_loaded(tmp_path):
     driver.on_trial_error(0, [theirs], theirs)
     assert not proof.exists()
     assert "ended without a word" in (tmp_path / "sweep/runs/one/outcome.json").read_text()
+
+
+def test_a_worker_that_could_not_begin_gives_the_error_and_not_rays_words(lost):
+    text = (
+        "ray.exceptions.ActorDiedError: The actor died because of an error raised in its creation "
+        "task, \x1b[36mray::RunTrainable.__init__()\x1b[39m (pid=7, ip=127.0.0.1)\n"
+        '  File "a.py", line 3, in <module>\n'
+        "ModuleNotFoundError: No module named 'mine'\n\n"
+        "During handling of the above exception, another exception occurred:\n"
+        "RuntimeError: The actor with name RunTrainable failed to import: No module named 'mine'\n"
+    )
+    assert lost.goes_on("one", RUN, text)
+    assert lost.reason("one").startswith("RuntimeError: The actor with name RunTrainable failed")

@@ -10,8 +10,9 @@ from failing_models import line_of, write_failing
 
 from foretune.tuner.config.override import override
 from foretune.tuner.config.resolve import resolve
+from foretune.tuner.records import storage
 from foretune.tuner.records.files import MetricsFile
-from foretune.tuner.sweeps import failures, micro_batch
+from foretune.tuner.sweeps import micro_batch
 from foretune.tuner.sweeps.last_words import FAULT_FILE
 from foretune.tuner.sweeps.trainable import RunTrainable, Trial
 from foretune.tuner.training.train import Training
@@ -127,7 +128,7 @@ def test_storage_that_is_back_in_time_costs_a_run_nothing(failing, tmp_path, mon
 
 
 def test_storage_that_stays_away_leaves_a_run_unfinished(failing, tmp_path, monkeypatch):
-    monkeypatch.setattr(failures, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(storage, "PATIENCE_S", 0.1)
 
     def fails(file):
         raise OSError(errno.ENOSPC, "full")

@@ -1,7 +1,4 @@
-"""What kind of failure an error is: of the run itself, of memory, or of the storage.
-
-Storage that fails is no run's failure: the sweep ends, and its runs go on when there is room.
-"""
+"""Storage that fails, full, broken or away: no run's failure, which goes on when there is room."""
 
 import errno
 import os
@@ -10,16 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 STORAGE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ENXIO)
 )
 """Full, over quota, broken, mounted read-only, or away."""
 PATIENCE_S = 30.0
 """How long storage may be away before the sweep ends, in seconds."""
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch says in plain RuntimeErrors."""
 
 
 def storage_error(error: BaseException | None) -> OSError | None:
@@ -31,13 +24,6 @@ def storage_error(error: BaseException | None) -> OSError | None:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
-
-
-def memory_error(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def patience(seconds: float | None = None) -> Iterator[None]:
@@ -52,12 +38,13 @@ def patience(seconds: float | None = None) -> Iterator[None]:
         yield
 
 
-def storage_sentence(error: OSError, directory: Path) -> str:
-    """Returns what failed of a sweep's storage, where, and what to do."""
+def storage_sentence(error: OSError, directory: Path, *, again: str = "") -> str:
+    """Returns what failed of a sweep's storage, where, and what to do; again is how it goes on."""
     what = os.strerror(error.errno) if error.errno else str(error)
     return (
         f"The storage of {directory} must take what a sweep writes, got {what} ({_free(directory)})"
-        f"; what is written stays readable: mend it, then foretune resume {directory}"
+        f"; what is written stays readable: mend it, then "
+        f"{again or f'foretune resume {directory}'}"
     )
 
 
