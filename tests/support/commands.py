@@ -45,12 +45,12 @@ def refused(capsys, line, **names):
     return err
 
 
-def train(out, preset, changes):
-    """Trains a run by the command; returns its folder."""
+def train(out, preset, changes, *, code=0):
+    """Trains a run by the command, which ends with a code; returns its folder."""
     sets = " ".join(f"{name}={value}" for name, value in changes.items())
     with pytest.raises(SystemExit) as end:
         main(shlex.split(f"train {preset} --out '{out}' --device cpu --set {sets}"))
-    assert end.value.code == 0
+    assert end.value.code == code
     return out / "runs" / run_id(resolve(preset, overrides=changes))
 
 

@@ -12,6 +12,7 @@ from short_runs import follow, small
 
 from foretune.tuner.config.resolve import resolve
 from foretune.tuner.planning.execution import Execution
+from foretune.tuner.records.files import MetricsFile
 from foretune.tuner.records.run_json import run_id
 from foretune.tuner.sweeps.sweep import sweep
 from foretune.tuner.training.checkpoint import MODEL_FILE, read_model
@@ -37,11 +38,13 @@ def test_a_train_killed_before_its_outcome_was_written_ends_the_same(tmp_path, t
     changes = {**TEXT, "data.name": "text", "data.path": str(text)}
     run = resolve("lm-tiny", overrides=changes)
     checkpoint = tmp_path / "runs" / run_id(run) / "checkpoint"
-    training = Training(run, lambda step, row: None, device="cpu")
+    metrics = MetricsFile(checkpoint.parent / "metrics.jsonl")
+    training = Training(run, metrics, device="cpu")
     training.advance()
-    training.save(checkpoint)
+    training.save(checkpoint, rows=metrics.sync())
     training.advance()
     training.save_model(checkpoint)
+    metrics.close()
     mine = (checkpoint / MODEL_FILE).read_bytes()
     train(tmp_path, "lm-tiny", changes)
     assert [path.name for path in checkpoint.iterdir()] == [MODEL_FILE]
@@ -61,7 +64,7 @@ def test_only_a_finished_run_has_final_weights(text, tmp_path, how):
 
 def test_a_train_that_diverged_keeps_no_weights(tmp_path, text):
     changes = {**TEXT, "data.name": "text", "data.path": str(text), "optimizer.epsilon": 0.0}
-    run_dir = train(tmp_path, "lm-tiny", changes)
+    run_dir = train(tmp_path, "lm-tiny", changes, code=4)
     assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "diverged"
     assert not (run_dir / "checkpoint" / MODEL_FILE).exists()
 
