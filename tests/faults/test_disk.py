@@ -1,7 +1,6 @@
 """A disk that fails at every write, sync, rename and open of a sweep in turn, and then works again.
 
-After each the sweep goes on to the same numbers, to the bit. Quick tests take some of the places,
-slow ones all of them.
+After each the sweep goes on to the same numbers, to the bit.
 """
 
 import errno
@@ -22,8 +21,6 @@ KINDS = {
     "the power goes, with what wasn't synced": disk.power_goes_at,
     "the power goes, with names that weren't synced": disk.power_goes_at,
 }
-EVERY = 13
-"""Places between those that a quick test takes."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +51,11 @@ def fail_and_go_on(directory, text, kind, k):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sweep_outlives_a_disk_that_fails(undisturbed, text, tmp_path, kind):
+@pytest.mark.parametrize("every", [31, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_sweep_outlives_a_disk_that_fails(undisturbed, text, tmp_path, kind, every):
+    """At each place in `make faults`, and here at some, of each kind at others."""
     numbers, count = undisturbed
-    first = 1 + sorted(KINDS).index(kind) * EVERY // len(KINDS)  # Each kind at places of its own.
-    for k in range(first, count + 1, EVERY):
-        assert fail_and_go_on(tmp_path / "s", text, kind, k) == numbers, k
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_sweep_outlives_a_disk_that_fails_anywhere(undisturbed, text, tmp_path, kind):
-    numbers, count = undisturbed
-    for k in range(1, count + 1):
+    for k in range(1 + sorted(KINDS).index(kind) * every // len(KINDS), count + 1, every):
         assert fail_and_go_on(tmp_path / "s", text, kind, k) == numbers, k
 
 
