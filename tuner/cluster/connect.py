@@ -21,7 +21,7 @@ from foretune.tuner.cluster.head import (
     set_environment,
 )
 from foretune.tuner.cluster.local_ray import closed_start, private_folder, without_messages
-from foretune.tuner.cluster.nodes import Node, alive_nodes, check_fits
+from foretune.tuner.cluster.nodes import Node, alive_nodes, check_fits, raylet_place
 from foretune.tuner.cluster.storage_probe import probe_storage
 from foretune.tuner.cluster.watchdog import Watchdog
 from foretune.tuner.config.user_files import own_folders
@@ -44,7 +44,18 @@ class Connection:
     """The nodes alive when the connection was made."""
     local: bool
     """Whether the cluster was started by this process and ends with it."""
+    places: tuple[str, ...] = ()
+    """HOST:PORT of the head and of this machine's raylet, without which a driver can't be."""
     _ends: ExitStack = field(repr=False)
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds without an answer after which they count as gone.
+
+        Ray ends a driver after 15 s without its raylet and after 60 s without the head, which on a
+        cluster may come back.
+        """
+        return 2.0 if self.local else 45.0
 
     def close(self) -> None:
         """Leaves the cluster, ends it if local, and puts the environment back; twice is once."""
@@ -113,10 +124,11 @@ def connect(
         nodes = alive_nodes()
         check_fits(nodes, cpus_per_trial, gpus_per_trial)
         address = ray.get_runtime_context().gcs_address
+        places = (address, raylet_place())
     except BaseException:
         ends.close()
         raise
-    return Connection(address=address, nodes=nodes, local=local, _ends=ends)
+    return Connection(address=address, nodes=nodes, local=local, places=places, _ends=ends)
 
 
 def slots(connection: Connection, cpus_per_trial: float, gpus_per_trial: float) -> int:

@@ -36,6 +36,13 @@ def alive_nodes() -> tuple[Node, ...]:
     )
 
 
+def raylet_place() -> str:
+    """Returns HOST:PORT of the raylet that this process is connected to."""
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+
+
 def check_fits(nodes: tuple[Node, ...], cpus_per_trial: float, gpus_per_trial: float) -> None:
     """ValueError where no node could ever host a trial, which Ray would wait for forever."""
     if cpus_per_trial < 0 or gpus_per_trial < 0 or cpus_per_trial + gpus_per_trial == 0:

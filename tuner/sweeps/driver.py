@@ -49,6 +49,8 @@ class Driver(tune.Callback):
         self._trials, self._labels = trials, labels
         self._listeners, self._stop_reasons, self._tick = listeners, stop_reasons, tick
         self._lost, self._silence = LostWorkers(runs_dir, timeout_s), Silence()
+        self.reported = False
+        """Whether any trial has: else there is nothing to keep of them."""
         self.storage = ""
         """What failed of the storage, in a sentence: the sweep ends with it."""
 
@@ -76,6 +78,7 @@ class Driver(tune.Callback):
     ) -> None:
         """A trial reported."""
         self._tick()
+        self.reported = True
         ours = self._trial(trial)
         self._lost.reported(ours.run_id, result["step"])
         self._silence.reported(ours.run_id)

@@ -213,7 +213,11 @@ def _connection(execution: Execution, directory: Path) -> Iterator[tuple[Connect
             gpus_per_trial=execution.gpus_per_trial,
             code_root=CODE_ROOT,
         )
-        interruption.watch(connection.address)
+        note = (
+            f"foretune: Ray must run as long as its sweep, got no answer from it any more; "
+            f"continue with: foretune resume {directory}"
+        )
+        interruption.watch(*connection.places, lost=(note, connection.patience_s))
         try:
             if not connection.local:
                 probe_storage(directory)
@@ -268,6 +272,7 @@ def _execute(
                     directory,
                     execution,
                     connection,
+                    interruption,
                     waiting=waiting,
                     ended=ended,
                     stop=stop,
@@ -279,7 +284,8 @@ def _execute(
                 sender.artifact(directory / table)
         finally:
             undrawn = draws.left if draws and not draws.exhausted else 0
-            message = sender.close(interrupted=undrawn > 0)
+            seconds = 3.0 if interruption.at_start else 10.0
+            message = sender.close(seconds, interrupted=undrawn > 0)
     outcomes = count_outcomes(directory)
     if draws and draws.exhausted:
         print(draws.exhausted, flush=True)

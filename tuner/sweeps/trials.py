@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from foretune.tuner.cluster.connect import Connection, slots
+from foretune.tuner.cluster.interruption import Interruption
 from foretune.tuner.cluster.watchdog import Watchdog
 from foretune.tuner.config.kept_secrets import kept_secrets
 from foretune.tuner.config.run import Run
@@ -30,7 +31,7 @@ from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.schedulers import BracketPerGroup, make_scheduler
 from foretune.tuner.sweeps.trainable import RunTrainable, Trial
 from foretune.tuner.sweeps.trial_files import TrialFiles
-from foretune.tuner.sweeps.tune_hooks import EndOfStorage, quiet_tune, recoveries
+from foretune.tuner.sweeps.tune_hooks import EarlyEnd, quiet_tune, recoveries
 
 if TYPE_CHECKING:
     from foretune.tuner.planning.optuna_draws import Draws
@@ -66,6 +67,7 @@ def run_trials(
     directory: Path,
     execution: Execution,
     connection: Connection,
+    interruption: Interruption,
     *,
     waiting: list[RunRecord],
     ended: list[RunRecord],
@@ -113,10 +115,13 @@ def run_trials(
     if draws:
         source = _drawn(draws, waiting, roster, progress, execution.max_concurrent or at_once)
     storage = directory / ".ray"
-    tuner = _tuner(roster.files, source, execution, scheduler, driver, storage)
+    # A signal that got lost ends the sweep as well.
+    early_end = EarlyEnd(lambda: driver.storage, lambda: interruption.heard)
+    tuner = _tuner(roster.files, source, execution, scheduler, driver, early_end, storage)
     with watchdog, quiet_tune(), recoveries(driver.goes_on), _handlers_back():
         try:
-            tuner.fit()
+            with interruption.hurried(lambda: not driver.reported):
+                tuner.fit()
         except KeyboardInterrupt:
             pass
         except Exception as error:
@@ -163,6 +168,7 @@ def _tuner(
     execution: Execution,
     scheduler: BracketPerGroup | None,
     driver: Driver,
+    early_end: EarlyEnd,
     storage: Path,
 ) -> tune.Tuner:
     return tune.Tuner(
@@ -185,7 +191,7 @@ def _tuner(
             storage_path=str(storage),
             callbacks=[driver],
             verbose=0,
-            stop=EndOfStorage(driver),
+            stop=early_end,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

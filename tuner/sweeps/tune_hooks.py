@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
-from foretune.tuner.sweeps.driver import Driver
-
 
 @contextmanager
 def recoveries(goes_on: Callable[[RayTrial], bool]) -> Iterator[None]:
@@ -37,11 +35,11 @@ def quiet_tune() -> Iterator[None]:
         logger.setLevel(before)
 
 
-class EndOfStorage(tune.Stopper):
-    """Ends all trials once the driver says that the storage fails."""
+class EarlyEnd(tune.Stopper):
+    """Ends all trials once there is a reason for it."""
 
-    def __init__(self, driver: Driver):
-        self._driver = driver
+    def __init__(self, *reasons: Callable[[], object]):
+        self._reasons = reasons
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles it for a restore that is never asked for.
@@ -52,4 +50,4 @@ class EndOfStorage(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the sweep ends."""
-        return bool(self._driver.storage)
+        return any(reason() for reason in self._reasons)
