@@ -90,6 +90,7 @@ def run_trials(
         connection,
         execution.cpus_per_trial,
         execution.gpus_per_trial,
+        stall_s=execution.stall_timeout,
         cure=f"foretune resume {directory}",
     )
     progress = Progress(
