@@ -101,10 +101,13 @@ def mlflow_complete(place: Place) -> str:
         if run.info.status not in ("FINISHED", "FAILED", "KILLED"):
             return f"{folder.name} is {run.info.status}"
         sent, rows = histories(client, run), columns(folder)
+        for found_rows in (sent, rows):  # Rows that came again after a kill have other seconds.
+            found_rows["seconds"] = [(step, 0.0) for step, _ in found_rows.get("seconds", [])]
         missing = [key for key in rows if sent.get(key) != rows[key]]
         more = sent.keys() - rows.keys()
         if missing or more:
-            return f"{folder.name}: {len(missing)} of {len(rows)} columns differ, {len(more)} more"
+            names = ", ".join([*missing, *more][:3])
+            return f"{folder.name}: {len(missing)} of {len(rows)} columns differ, {names}"
     return ""
 
 

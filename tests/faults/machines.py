@@ -42,7 +42,7 @@ def worker(place: Place) -> None:
 def raylet(place: Place) -> None:
     """The raylet of a local sweep is killed, and with it all that it started."""
     sweep = begin(place)
-    place.in_training(sweep)
+    place.in_training(sweep, place.random.uniform(0.05, 0.4))
     place.kill("raylet/raylet")
     output = place.finish(sweep, (3,))
     if "foretune resume" not in output:
@@ -83,7 +83,7 @@ def last_node(place: Place) -> None:
     """All nodes but the head are killed: the watchdog ends the sweep; one comes back."""
     with three_nodes(place) as (cluster, nodes):
         sweep = begin(place, "grid", "--address", cluster.address, "--stall-timeout", STALL_S)
-        place.in_training(sweep)
+        place.in_training(sweep, place.random.uniform(0.05, 0.4))
         for one in nodes:
             cluster.remove_node(one, allow_graceful=False)
         output = place.finish(sweep, (3,))

@@ -24,7 +24,7 @@ LIMIT_S = 420.0
 """What a command may take on a busy machine; one of these sweeps takes 10 s on two quiet cores."""
 END_S = 60.0
 """What may pass until all that a command has started has ended."""
-STEPS = 80
+STEPS = 120
 MARK = "FORETUNE_FAULT"
 """Variable by whose value the processes of a try are known, orphans too."""
 

@@ -1,4 +1,4 @@
-"""The sweeps that faults happen to: four trials of 80 updates, two at once on two cores."""
+"""The sweeps that faults happen to: four trials of 120 updates, two at once on two cores."""
 
 from pathlib import Path
 
