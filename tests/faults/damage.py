@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from place import Lost, Place, References
+from place import STEPS, Lost, Place, References
 from sweeps import command, expect
 
 
@@ -19,7 +19,7 @@ def interrupted(references: References) -> Path:
         place = Place(references, references.folder / "interrupted", seed=1)
         try:
             sweep = place.start(*command("grid", place.text), "--checkpoint-seconds", 0)
-            if not sweep.reaches(lambda: place.ended() and begun(place.out) and sent(place.out)):
+            if not sweep.reaches(lambda: place.ended() and young(place.out) and sent(place.out)):
                 raise Lost(f"no sweep to be damaged: {sweep.output[-300:]}")
             place.end_process(sweep.pid)
             sweep.end()
@@ -34,6 +34,12 @@ def begun(out: Path) -> list[Path]:
     """Folders of runs with two checkpoints and no outcome."""
     found = [path.parents[1] for path in out.glob("runs/*/checkpoint/state.previous.pt")]
     return [folder for folder in found if not (folder / "outcome.json").exists()]
+
+
+def young(out: Path) -> bool:
+    """Whether one of them is far from its end, at which the checkpoint before is removed."""
+    rows = [(folder / "metrics.jsonl").read_bytes().count(b"\n") for folder in begun(out)]
+    return any(count < STEPS * 2 / 3 for count in rows)
 
 
 def sent(out: Path) -> bool:

@@ -18,8 +18,13 @@ from processes import here
 from sweeps import GRID, begin, command, expect
 from table import FAULTS
 
-TRIED_ELSEWHERE = ("disk: ",)
-"""In test_disk.py, at every place."""
+TRIED_ELSEWHERE = (
+    "disk: ",  # At every place, in test_disk.py.
+    *(f"a model with {how}" for how in ("hang", "segfault", "sys.exit", "build", "forward")),
+    *("SIGINT in training", "SIGTERM in training"),  # In test_resume.py.
+    *(f"MLflow's server {how}" for how in ("restarted", "slow", "without")),  # In test_servers.py.
+)
+"""By tests of their own, several in one sweep; `make faults` has them all."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def test_a_bad_night(place):
     for path in place.out.glob("runs/*/checkpoint/state.pt"):
         if not (path.parents[1] / "outcome.json").exists():
             flip(path, place.random)
-    place.resume()
+    place.sync(here("resume", str(place.out), cwd=place.folder))
     assert wrong(place) == []
 
 
@@ -115,10 +120,9 @@ def test_the_checks_see_what_a_command_prints_and_how_it_ends(place):
     "fault", [f for f in FAULTS if not f.name.startswith(TRIED_ELSEWHERE)], ids=lambda f: f.name
 )
 def test_a_fault_costs_nothing(references, tmp_path, fault):
-    for number in range(2 if fault.group == "driver" else 1):
-        made = Place(references, tmp_path / str(number), seed=7, number=number)
-        try:
-            fault.run(made)
-            assert [*made.said, *wrong(made)] == []
-        finally:
-            made.close()
+    made = Place(references, tmp_path / "place", seed=7, number=int(fault.group == "driver"))
+    try:  # A driver's first kill is at start-up, its second in training.
+        fault.run(made)
+        assert [*made.said, *wrong(made)] == []
+    finally:
+        made.close()

@@ -30,7 +30,7 @@ from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.schedulers import BracketPerGroup, make_scheduler
 from foretune.tuner.sweeps.trainable import RunTrainable, Trial
 from foretune.tuner.sweeps.trial_files import TrialFiles
-from foretune.tuner.sweeps.tune_hooks import EndOfStorage, quiet_tune, recoveries
+from foretune.tuner.sweeps.tune_hooks import EndOfAll, quiet_tune, recoveries
 
 if TYPE_CHECKING:
     from foretune.tuner.planning.optuna_draws import Draws
@@ -186,7 +186,7 @@ def _tuner(
             storage_path=str(storage),
             callbacks=[driver],
             verbose=0,
-            stop=EndOfStorage(driver),
+            stop=EndOfAll(driver),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

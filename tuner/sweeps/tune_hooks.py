@@ -37,8 +37,8 @@ def quiet_tune() -> Iterator[None]:
         logger.setLevel(before)
 
 
-class EndOfStorage(tune.Stopper):
-    """Ends all trials once the driver says that the storage fails."""
+class EndOfAll(tune.Stopper):
+    """Ends all trials once the driver says that the storage fails, or that Ray has ended."""
 
     def __init__(self, driver: Driver):
         self._driver = driver
@@ -52,4 +52,4 @@ class EndOfStorage(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the sweep ends."""
-        return bool(self._driver.storage)
+        return bool(self._driver.storage) or self._driver.ray_ended
