@@ -14,6 +14,8 @@ from place import Command, Lost, Place
 
 TIMEOUT_S = 20
 LEAK = "leak 4 GB"
+MONITOR = ("RAY_memory_usage_threshold", "RAY_memory_monitor_refresh_ms")
+"""Ray's variables: the share of memory at which it ends workers, and how often it looks."""
 REASONS = {
     "hang": f"no progress for {TIMEOUT_S} s in failing.py",
     "segfault": "Segmentation fault in failing.py",
@@ -40,6 +42,8 @@ def failing(kind: str) -> Callable[[Place], None]:
             raise Lost(f"the reasons are {failed}: {output[-300:]}")
         place.check_left()
         healed.touch()
+        for name in MONITOR:  # The machine may be fuller by now, of others' doing.
+            place.environment.pop(name, None)
         (twin,) = (path.name for path in place.expected.glob("runs/*"))
         final = (3,) if kind == "build" else (0,)
         place.sync(place.run("resume", place.out, "--retry-failed", codes=final))
@@ -60,8 +64,8 @@ def begin(place: Place, kinds: tuple[str, ...], healed: Path) -> Command:
         memory = psutil.virtual_memory()
         used = (memory.total - memory.available + (1 << 30)) / memory.total
         place.environment |= {
-            "RAY_memory_usage_threshold": f"{min(used, 0.95):.3f}",
-            "RAY_memory_monitor_refresh_ms": "50",
+            MONITOR[0]: f"{min(used, 0.95):.3f}",
+            MONITOR[1]: "50",
         }
     return place.start(*words)
 
