@@ -13,7 +13,7 @@ QUIET := -qq --disable-pip-version-check
 # Where Python is told to keep no compiled code, dozens of processes would each compile ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-all check clean
+.PHONY: demo test test-slow test-all faults check clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m slow
 
 test-all: test test-slow
+
+# Everything that may happen to a sweep overnight, on real processes: tried, survived, lost.
+faults: $(VENV)/.ready
+	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

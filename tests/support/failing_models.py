@@ -3,7 +3,7 @@
 from pathlib import Path
 
 FILE = """
-import ctypes, os, sys, threading
+import ctypes, os, sys, threading, time
 from dataclasses import dataclass
 
 import torch
@@ -35,15 +35,17 @@ class Net(nn.Module):
 
     def forward(self, tokens):
         self.calls += 1
-        healed = self.config.healed and os.path.exists(self.config.healed)
-        if self.calls > self.config.at and not healed:
+        if self.calls > self.config.at and not self.healed():
             fail(self.config.how, tokens)
         return self.head(self.embedding(tokens))
 
     def state_dict(self, *args, **kwargs):
-        if self.config.how == "save" and self.calls > self.config.at:
+        if self.config.how == "save" and self.calls > self.config.at and not self.healed():
             raise RuntimeError("not for keeping")
         return super().state_dict(*args, **kwargs)
+
+    def healed(self):
+        return self.config.healed and os.path.exists(self.config.healed)
 
 
 def fail(how, tokens):
@@ -65,6 +67,11 @@ def fail(how, tokens):
         ctypes.PyDLL(None).pause()
     if how == "leak" and len(tokens) > 2:
         torch.empty(1 << 50)
+    if how == "leak 4 GB":
+        kept = []
+        for _ in range(64):
+            kept.append(torch.ones(1 << 24))  # 64 MiB, for good.
+            time.sleep(0.1)
     if how == "leak always":
         torch.empty(1 << 50)
 

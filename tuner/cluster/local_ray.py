@@ -41,6 +41,14 @@ def private_folder() -> Iterator[Path]:
         _remove(folder)
 
 
+def has_ended() -> bool:
+    """Whether a process of the Ray that this one has started has ended, its raylet or its GCS."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is not None and bool(node.dead_processes())
+
+
 def _remove(folder: Path) -> None:
     """Removes such a folder, if it is this user's; a worker that still ends may write into it."""
     for _ in range(3):

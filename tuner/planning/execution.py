@@ -77,6 +77,9 @@ class ExecutionFields(Stopping, Resources):
     trial_timeout: float = 0.0
     """Seconds in which a trial must go on (finish an update or open its data), else it is
     ended as failed; 0 waits for ever."""
+    stall_timeout: float = 600.0
+    """Seconds without progress and without a node that could host a trial, after which the sweep
+    ends; resume goes on."""
     keep_models: bool = False
     """Keep the final weights of finished runs, for `foretune export`;
     costs 4 bytes a parameter and run."""
@@ -105,6 +108,8 @@ class Execution(ExecutionFields):
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name):g}.")
+        if not 0 < self.stall_timeout < math.inf:
+            raise ValueError(f"stall_timeout must be above 0, got {self.stall_timeout:g}.")
         self.check_forecast()
         self._check_skips()
         check_tracking_uri(self.tracking_uri)

@@ -9,6 +9,7 @@ from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
 from foretune.redaction import redacted
+from foretune.tuner.cluster import local_ray
 from foretune.tuner.records.outcome_json import RunEnd, Times
 from foretune.tuner.records.storage import patience, storage_error, storage_sentence
 from foretune.tuner.sweeps.lost_workers import LostWorkers, last_failure
@@ -53,6 +54,8 @@ class Driver(tune.Callback):
         """Whether any trial has: else there is nothing to keep of them."""
         self.storage = ""
         """What failed of the storage, in a sentence: the sweep ends with it."""
+        self.ray_ended = False
+        """Whether Ray itself has ended, which is no trial's failure: they are unfinished."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles its callbacks for a restore that is never asked for.
@@ -114,6 +117,8 @@ class Driver(tune.Callback):
     ) -> None:
         """A trial's worker was lost, and it doesn't go on."""
         _forget_pickle(trial)
+        if self._ray_has_ended():
+            return  # Tune doesn't ask about a trial that it was just starting again.
         result, ours = trial.last_result or {}, self._trial(trial)
         reason = redacted(self._lost.reason(ours.run_id))
         self._end(ours, _from_result("failed", reason, result), result)
@@ -122,9 +127,15 @@ class Driver(tune.Callback):
         """Whether a trial goes on from its checkpoint, now that its worker was lost."""
         self._tick()
         _forget_pickle(trial)
+        if self._ray_has_ended():
+            return False
         text = last_failure(Path(trial.error_file)) if trial.error_file else ""
         ours = self._trial(trial)
         return self._lost.goes_on(ours.run_id, ours.run, text)
+
+    def _ray_has_ended(self) -> bool:
+        self.ray_ended = self.ray_ended or local_ray.has_ended()
+        return self.ray_ended
 
     def _trial(self, trial: RayTrial) -> Trial:
         return self._trials[trial.config["run_id"]]

@@ -92,6 +92,7 @@ def run_trials(
         connection,
         execution.cpus_per_trial,
         execution.gpus_per_trial,
+        stall_s=execution.stall_timeout,
         cure=f"foretune resume {directory}",
     )
     progress = Progress(
@@ -116,7 +117,9 @@ def run_trials(
         source = _drawn(draws, waiting, roster, progress, execution.max_concurrent or at_once)
     storage = directory / ".ray"
     # A signal that got lost ends the sweep as well.
-    early_end = EarlyEnd(lambda: driver.storage, lambda: interruption.heard)
+    early_end = EarlyEnd(
+        lambda: driver.storage, lambda: driver.ray_ended, lambda: interruption.heard
+    )
     tuner = _tuner(roster.files, source, execution, scheduler, driver, early_end, storage)
     with watchdog, quiet_tune(), recoveries(driver.goes_on), _handlers_back():
         try:

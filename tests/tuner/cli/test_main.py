@@ -42,6 +42,8 @@ SWEEPS = {
     "--checkpoint-seconds nan": "checkpoint_seconds must be 0 or more",
     "--checkpoint-seconds -1": "checkpoint_seconds must be 0 or more",
     "--max-concurrent -1": "max_concurrent must be 0 or more",
+    "--stall-timeout 0": "stall_timeout must be above 0",
+    "--stall-timeout inf": "stall_timeout must be above 0",
     "--tracking-uri foo://x": "tracking URI must begin with one of",
     "--preset lm-tinny": "Did you mean lm-tiny?",
     "--preset {tmp}/absent.py:RUN": "must name a file that exists",

@@ -13,6 +13,7 @@ from ray.train import SyncConfig
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial as RayTrial
 
+from foretune.tuner.cluster import local_ray
 from foretune.tuner.config.run import Run
 from foretune.tuner.sweeps.driver import Driver
 from foretune.tuner.sweeps.last_words import FAULT_FILE, read_last_words
@@ -20,6 +21,7 @@ from foretune.tuner.sweeps.lost_workers import RETRIES, LostWorkers
 from foretune.tuner.sweeps.micro_batch import micro_batch_of
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.trainable import Trial
+from foretune.tuner.sweeps.tune_hooks import EarlyEnd
 
 DIED = "The actor died unexpectedly before finishing this task.\nconnection error code 2"
 RUN = Run()
@@ -112,7 +114,9 @@ class Staged(StorageContext):
         return str(Path(self.storage_fs_path) / "session")
 
 
-def test_nothing_that_is_pickled_in_a_directory_is_loaded(tmp_path):
+@pytest.fixture
+def driven(tmp_path):
+    """A driver and its one trial, as Tune has it."""
     storage = Staged(
         storage_path=str(tmp_path / "sweep" / ".ray"),
         experiment_dir_name="tune",
@@ -131,6 +135,11 @@ def test_nothing_that_is_pickled_in_a_directory_is_loaded(tmp_path):
         stop_reasons={},
         tick=lambda: None,
     )
+    return driver, theirs
+
+
+def test_nothing_that_is_pickled_in_a_directory_is_loaded(tmp_path, driven):
+    driver, theirs = driven
     theirs.handle_error(ActorDiedError())
     proof = tmp_path / "proof"
     planted = tmp_path / "sweep" / ".ray" / "tune" / "one" / "error.pkl"
@@ -154,3 +163,16 @@ def test_a_worker_that_could_not_begin_gives_the_error_and_not_rays_words(lost):
     )
     assert lost.goes_on("one", RUN, text)
     assert lost.reason("one").startswith("RuntimeError: The actor with name RunTrainable failed")
+
+
+def test_no_trial_fails_where_ray_itself_has_ended(tmp_path, driven, monkeypatch):
+    """They are unfinished, and the sweep ends; `make faults` kills a raylet for real."""
+    driver, theirs = driven
+    assert driver.goes_on(theirs)
+    end = EarlyEnd(lambda: driver.ray_ended)
+    assert not end.stop_all()
+    monkeypatch.setattr(local_ray, "has_ended", lambda: True)
+    assert not driver.goes_on(theirs)
+    driver.on_trial_error(0, [theirs], theirs)
+    assert not list(tmp_path.rglob("outcome.json"))
+    assert end.stop_all()
