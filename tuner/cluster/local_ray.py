@@ -32,7 +32,7 @@ def private_folder() -> Iterator[Path]:
         base = Path("/tmp")
     for left in base.glob(f"{PREFIX}*"):
         pid = left.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and not _runs(int(pid)):
             _remove(left)
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
     try:
@@ -47,6 +47,16 @@ def has_ended() -> bool:
 
     node = worker._global_node
     return node is not None and bool(node.dead_processes())
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # Somebody else's, or no number of a process.
+        return True
+    return True
 
 
 def _remove(folder: Path) -> None:
