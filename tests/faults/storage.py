@@ -14,7 +14,7 @@ from place import Lost, Place, References
 from sweeps import begin
 from test_disk import KINDS, fail_and_go_on
 
-from foretune.tuner.sweeps import failures
+from foretune.tuner.records import storage as product_storage
 
 MIB = 1 << 20
 
@@ -79,7 +79,7 @@ def fails(kind: str) -> Callable[[Place], None]:
         numbers, _ = undisturbed(place.references)
         k = place.number + 1
         place.moment = f"operation {k}"
-        with patch.object(failures, "PATIENCE_S", 0.0):
+        with patch.object(product_storage, "PATIENCE_S", 0.0):
             if fail_and_go_on(place.out, place.text, kind, k) != numbers:
                 raise Lost("other numbers")
 
