@@ -42,6 +42,7 @@ def begun(tmp_path, text):
     sys.modules.pop("own_preset_for_test", None)
 
 
+@pytest.mark.slow
 def test_it_is_named_or_it_is_not_run(begun, tmp_path):
     directory, file = begun
     (tmp_path / "elsewhere").mkdir()
