@@ -46,6 +46,7 @@ def place(references, tmp_path):
     made.close()
 
 
+@pytest.mark.slow
 def test_a_bad_night(place):
     """A worker is killed, then the driver, and a bit flips in the newest checkpoint."""
     sweep = begin(place)

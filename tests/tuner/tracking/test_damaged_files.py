@@ -86,6 +86,7 @@ def test_a_database_that_is_gone_is_made_again(sent: Path, capsys, content: byte
     check_whole(sent)
 
 
+@pytest.mark.slow
 def test_a_second_damage_gets_a_name_of_its_own_though_nothing_waits(sent: Path, capsys):
     for number in (1, 2):
         (sent / "mlflow.db").write_bytes(b"damaged" * number)
