@@ -37,6 +37,8 @@ Exit codes: 0 done; 1 a coordinate check isn't as theory says; 2 bad arguments; 
 for a reason other than divergence, or the sweep couldn't go on; 4 the run of `train` diverged;
 130 interrupted."""
 
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell has it."""
 MANY = (
     "--set",
     "--grid",
@@ -97,6 +99,11 @@ def main(argv: list[str] | None = None) -> None:
         # What is left goes nowhere; the interpreter's own flush would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
+    if code == INTERRUPTED and argv is None:
+        # Ray and torch may be in the middle of their start: the interpreter's own end was seen to
+        # take 6 s then, and to segfault.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -116,7 +123,7 @@ def _run(commands: dict[str, Callable[..., int]], arguments: list[str]) -> int:
         return 3
     except KeyboardInterrupt as error:
         print(f"foretune: {str(error) or 'Interrupted.'}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _why_it_ends(error: Exception) -> str:

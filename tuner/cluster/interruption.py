@@ -135,13 +135,15 @@ class Interruption:
 
     def _after_signal(self) -> None:
         caught = answered = time.monotonic()
-        hurried = False
+        hurried = gone = False
         while not self._done.wait(LOOK_S):
             places, hurry = self._places, self._hurry
             if places and all(map(_answers, places)):
                 answered = time.monotonic()
-            elif time.monotonic() - answered > (SILENCE_S if places else CHANGE_S):
-                self._leave(self._note(), EXIT_CODE)
+            else:
+                gone = gone or bool(places)  # Then its end takes no care of anything, either.
+                if time.monotonic() - answered > (SILENCE_S if gone else CHANGE_S):
+                    self._leave(self._note(), EXIT_CODE)
             if hurry and not hurried and time.monotonic() - caught > HURRY_S and hurry():
                 hurried = True
                 os.kill(os.getpid(), signal.SIGINT)

@@ -68,6 +68,9 @@ class LostWorkers:
         if MEMORY.search(text):
             losses.reason = "out of memory: Ray ended its worker, since its machine had hardly any"
             return bool(halve(run_dir, run, "its machine ran out of memory"))
+        if NODE.search(text) and not words:
+            losses.reason = "the worker's node was lost"
+            return True  # No fault of the run's: there may be other nodes, or none, and it waits.
         moved = losses.furthest > losses.at
         losses.at = losses.furthest
         losses.in_a_row = 1 if moved else losses.in_a_row + 1
@@ -84,8 +87,6 @@ class LostWorkers:
     def _in_words(self, crash: str, text: str) -> str:
         if crash:
             return crash
-        if NODE.search(text):
-            return "the worker's node was lost"
         errors = [line for line in ERROR.findall(text) if not RAYS.match(line)]
         if errors:  # Of a module that the worker can't import, say.
             return errors[-1][:300]
