@@ -12,7 +12,7 @@ from foretune import analysis
 from foretune.tuner.config.quantizers import QUANTIZERS, nearest_name
 
 if TYPE_CHECKING:  # Ray is loaded by then; a report goes without.
-    from foretune.tuner.sweeps.sweep import SweepResult
+    from foretune.tuner.sweeps.execute import SweepResult
 
 GROUP: Final = "quantization."
 NUMBERS: Final = ["sensitivity", "low", "high", "best_lr", "best_loss", "high_side"]

@@ -134,7 +134,8 @@ def _why_it_ends(error: Exception) -> str:
     failed = storage_error(error)
     if failed is None:
         return ""
-    place = Path(str(failed.filename or ".")).resolve().parent
+    named = isinstance(failed.filename, str | bytes | os.PathLike)  # It may be a descriptor.
+    place = Path(os.fsdecode(failed.filename)).resolve().parent if named else None
     return storage_sentence(failed, place, again="give the same command, or for a sweep resume")
 
 

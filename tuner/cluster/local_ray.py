@@ -4,6 +4,7 @@ Ray 2.60 has settings for neither, so what it keeps private is used here, each w
 """
 
 import functools
+import itertools
 import os
 import shutil
 import sys
@@ -25,20 +26,42 @@ def private_folder() -> Iterator[Path]:
     """Gives a new folder for Ray's sockets, logs and copy of the code, for this user alone.
 
     Ray's own, in /tmp/ray, may be written by everybody: who did could change the code that workers
-    run. Folders that killed sweeps left are removed.
+    run. Folders that killed sweeps left are removed. Raises ValueError where RAY_TMPDIR is too long
+    for it.
     """
-    base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    if len(str(base)) + len(PREFIX) + 18 > LONGEST:
-        base = Path("/tmp")
+    base = _base()
     for left in base.glob(f"{PREFIX}*"):
         pid = left.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not _runs(int(pid)):
             _remove(left)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
+    folder = _new_folder(base)
     try:
         yield folder
     finally:
         _remove(folder)
+
+
+def _base() -> Path:
+    """The folder that a user asks for, or a temporary one."""
+    most = LONGEST - len(f"/{PREFIX}{os.getpid()}-9")
+    asked = os.environ.get("RAY_TMPDIR")
+    if asked and len(os.path.abspath(asked)) > most:
+        raise ValueError(
+            f"RAY_TMPDIR must have at most {most} letters, since sockets' names end at 107, got "
+            f"{asked}; name a shorter folder, a link to it will do."
+        )
+    base = os.path.abspath(asked or tempfile.gettempdir())
+    return Path(base if len(base) <= most else "/tmp")
+
+
+def _new_folder(base: Path) -> Path:
+    """A new one that is called by this process; what somebody else put there is left alone."""
+    for number in itertools.count():
+        folder = base / f"{PREFIX}{os.getpid()}{f'-{number}' if number else ''}"
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            return folder
+    raise AssertionError
 
 
 def has_ended() -> bool:

@@ -36,8 +36,8 @@ def check_new(directory: Path) -> None:
             f" must be a new directory, got {directory}, which holds a sweep; continue it with "
             f"'foretune resume {directory}' or name another.",
         )
-    folders = list((directory / "runs").glob("*/"))
-    if os.path.exists(directory / "runs") and not (folders and all(map(_unbegun, folders))):
+    runs = directory / "runs"
+    if os.path.exists(runs) and not all(map(_unbegun, runs.iterdir())):
         raise ArgumentError(
             Argument("out"),
             f" must be a new directory, got {directory}, which holds runs of foretune train; name "
@@ -48,6 +48,8 @@ def check_new(directory: Path) -> None:
 def _unbegun(folder: Path) -> bool:
     """Whether a run was being written down, and has never begun: a sweep ended there before its
     sweep.json."""
+    if not folder.is_dir():
+        return False
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
     return names <= {"run.json", CHECKSUMS_FILE}
 

@@ -38,11 +38,15 @@ def patience(seconds: float | None = None) -> Iterator[None]:
         yield
 
 
-def storage_sentence(error: OSError, directory: Path, *, again: str = "") -> str:
-    """Returns what failed of a sweep's storage, where, and what to do; again is how it goes on."""
+def storage_sentence(error: OSError, directory: Path | None, *, again: str = "") -> str:
+    """Returns what failed of a sweep's storage, where, and what to do; again is how it goes on.
+
+    directory is None where nobody knows it.
+    """
     what = os.strerror(error.errno) if error.errno else str(error)
+    place, free = (f" of {directory}", f" ({_free(directory)})") if directory else ("", "")
     return (
-        f"The storage of {directory} must take what a sweep writes, got {what} ({_free(directory)})"
+        f"The storage{place} must take what a sweep writes, got {what}{free}"
         f"; what is written stays readable: mend it, then "
         f"{again or f'foretune resume {directory}'}"
     )

@@ -7,24 +7,21 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from filelock import FileLock, Timeout
-
-from foretune import analysis
 from foretune.redaction import redacted
 from foretune.tuner.cluster.connect import Connection, connect
 from foretune.tuner.cluster.interruption import Interruption
 from foretune.tuner.cluster.storage_probe import probe_storage
-from foretune.tuner.config.kept_secrets import check_kept, keep_secrets
+from foretune.tuner.config.kept_secrets import keep_secrets
 from foretune.tuner.config.resolve import resolve as complete
 from foretune.tuner.config.run import Run
 from foretune.tuner.config.user_files import load_file
 from foretune.tuner.planning.execution import Execution, recorded_execution
-from foretune.tuner.planning.forecast_skip import SkipRule, skips
-from foretune.tuner.planning.forecast_stop import limits, stopper_of
+from foretune.tuner.planning.forecast_skip import skips
+from foretune.tuner.planning.forecast_stop import stopper_of
 from foretune.tuner.planning.optuna_plan import open_plan
 from foretune.tuner.planning.plan import Plan
 from foretune.tuner.planning.sampling import Search
@@ -32,7 +29,6 @@ from foretune.tuner.planning.spaces import Space
 from foretune.tuner.records.files import check_writable, local_path
 from foretune.tuner.records.journal import (
     check_new,
-    count_outcomes,
     describe_all,
     holds_sweep,
     new_folder,
@@ -40,37 +36,11 @@ from foretune.tuner.records.journal import (
     write_down,
 )
 from foretune.tuner.records.provenance import CODE_ROOT, commit, machine, versions
-from foretune.tuner.records.run_json import RunRecord, run_id
+from foretune.tuner.records.run_json import run_id
 from foretune.tuner.records.sweep_json import SweepRecord, change_of
-from foretune.tuner.sweeps.retry import reopen_failed
-from foretune.tuner.sweeps.trials import run_trials, scheduler_of
-from foretune.tuner.tracking.sender import MLflowSender, check_destination
-
-if TYPE_CHECKING:  # Optuna is loaded where it is asked for.
-    from foretune.tuner.planning.optuna_draws import Draws
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepResult:
-    """What came of a sweep."""
-
-    directory: Path
-    outcomes: Mapping[str, int]
-    """How many runs ended as finished, diverged, stopped, failed; `unfinished` counts those that
-    go on, `lost` those whose records are damaged or gone."""
-    message: str
-    """What waits for MLflow, or empty."""
-    stalled: str = ""
-    """Why the sweep was ended before its time, or empty."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 3 trials failed or are lost or the sweep couldn't go on, 130 interrupted."""
-        if self.stalled:
-            return 3
-        if self.outcomes.get("unfinished"):
-            return 130
-        return 3 if self.outcomes.get("failed") or self.outcomes.get("lost") else 0
+from foretune.tuner.sweeps.execute import SweepResult, execute
+from foretune.tuner.sweeps.trials import scheduler_of
+from foretune.tuner.tracking.sender import check_destination
 
 
 def sweep(
@@ -145,7 +115,7 @@ def sweep_plan(
     )
     with new_folder(directory), _connection(execution, directory) as (connection, interruption):
         write_down(directory, planned, record, skipped.values())
-        return _execute(directory, execution, connection, interruption)
+        return execute(directory, execution, connection, interruption)
 
 
 def resume(
@@ -174,7 +144,7 @@ def resume(
         _load_own(preset)
     read_runs(directory)  # For what it refuses, before Ray starts.
     with _connection(execution, directory) as (connection, interruption):
-        return _execute(
+        return execute(
             directory,
             execution,
             connection,
@@ -232,87 +202,3 @@ def interruption_note(directory: Path) -> str:
     if not holds_sweep(directory):
         return "Interrupted before the sweep began."
     return f"Interrupted; continue with: foretune resume {directory}"
-
-
-def _execute(
-    directory: Path,
-    execution: Execution,
-    connection: Connection,
-    interruption: Interruption,
-    *,
-    preset: str = "",
-    retry_failed: bool = False,
-) -> SweepResult:
-    lock = FileLock(directory / ".sweep.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"DIR must have one sweep at a time, and another process runs {directory}; wait for it."
-        ) from None
-    with lock:
-        if retry_failed:
-            print(
-                f"Tried again: {', '.join(reopen_failed(directory)) or 'none failed'}", flush=True
-            )
-        waiting, ended = read_runs(directory, repair=lambda sentence: print(sentence, flush=True))
-        draws = _draws(directory, [*waiting, *ended], execution, preset)
-        sender = MLflowSender(
-            directory, tracking_uri=execution.tracking_uri, experiment=execution.experiment
-        )
-        sender.start()
-        message, stalled = "", ""
-        try:
-            if waiting or (draws and draws.left):
-                stop = stopper_of(execution, directory)
-                runs = draws.examples() if draws else [record.run for record in waiting]
-                for sentence in limits(stop, runs) if stop else ():
-                    print(f"{'Of random draws: ' if draws else ''}{sentence}", flush=True)
-                stalled = run_trials(
-                    directory,
-                    execution,
-                    connection,
-                    interruption,
-                    waiting=waiting,
-                    ended=ended,
-                    stop=stop,
-                    listener=sender,
-                    draws=draws,
-                )
-            analysis.collect(directory)
-            for table in ("trials.parquet", "telemetry.parquet"):
-                sender.artifact(directory / table)
-        finally:
-            undrawn = draws.left if draws and not draws.exhausted else 0
-            seconds = 3.0 if interruption.at_start else 10.0
-            message = sender.close(seconds, interrupted=undrawn > 0)
-    outcomes = count_outcomes(directory)
-    if draws and draws.exhausted:
-        print(draws.exhausted, flush=True)
-    if undrawn:
-        outcomes["unfinished"] = outcomes.get("unfinished", 0) + undrawn
-    if outcomes.get("unfinished") and not stalled and not interruption.heard:
-        stalled = f"Ray ended the sweep before its time; continue with: foretune resume {directory}"
-    return SweepResult(directory=directory, outcomes=outcomes, message=message, stalled=stalled)
-
-
-def _draws(
-    directory: Path, journal: list[RunRecord], execution: Execution, preset: str
-) -> "Draws | None":
-    """What draws the runs of a sweep, rebuilt from those that are written down."""
-    record = SweepRecord.read(directory)
-    if record.draws is None:
-        return None
-    from foretune.tuner.planning.optuna_draws import Draws
-    from foretune.tuner.planning.optuna_plan import OpenPlan
-
-    skip = SkipRule(execution) if execution.skip_above < 1 else None
-    named = preset and isinstance(record.draws.get("preset"), str)
-    facts = {**record.draws, "preset": preset} if named else record.draws
-    draws = Draws(directory, OpenPlan.from_json(facts), journal, skip=skip)
-    if draws.left:
-        examples = draws.examples()
-        keep_secrets(*examples)  # Of a preset in a file, say, which is read again.
-        for run in examples:
-            check_kept(run)
-    return draws

@@ -32,7 +32,7 @@ def test_a_sweep_listens_on_the_loopback_alone_keeps_to_itself_and_ends_with_its
     programs = " ".join(command_of(pid) for pid in everyone).split()
     assert not [p for p in programs if p.endswith(("dashboard.py", "monitor.py"))]
     assert not [p for p in programs if p.startswith("ray::Dashboard")]
-    (folder,) = Path("/tmp").glob(f"{local_ray.PREFIX}{driver.pid}-*")
+    (folder,) = Path("/tmp").glob(f"{local_ray.PREFIX}{driver.pid}*")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     sockets = {word for pid in everyone for word in command_of(pid).split() if "/sockets/" in word}
     assert sockets
@@ -49,7 +49,7 @@ def test_a_folder_of_somebody_else_or_of_a_sweep_that_runs_is_left_alone(tmp_pat
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     other = tmp_path / "kept"
     other.mkdir()
-    link = Path("/tmp") / f"{local_ray.PREFIX}999999999-link"
+    link = Path("/tmp") / f"{local_ray.PREFIX}{os.getpid()}"
     link.symlink_to(other)
     try:
         with local_ray.private_folder() as mine:
@@ -61,3 +61,23 @@ def test_a_folder_of_somebody_else_or_of_a_sweep_that_runs_is_left_alone(tmp_pat
     finally:
         link.unlink()
     assert not mine.exists()
+
+
+def test_a_folder_too_long_for_sockets_is_one_sentence_before_ray_starts(tmp_path, monkeypatch):
+    long = tmp_path / "long"
+    long.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with (
+        pytest.raises(ValueError, match=r"^RAY_TMPDIR must have at most \d+ letters.*a link"),
+        local_ray.private_folder(),
+    ):
+        pass
+    link = Path("/tmp") / f"ft-{os.getpid()}"
+    link.symlink_to(long)
+    monkeypatch.setenv("RAY_TMPDIR", str(link))
+    try:
+        with local_ray.private_folder() as folder:
+            assert [path.name for path in long.iterdir()] == [folder.name]
+    finally:
+        link.unlink()
+    assert list(long.iterdir()) == []

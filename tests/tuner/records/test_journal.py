@@ -113,8 +113,11 @@ def test_a_folder_that_was_there_or_holds_a_file_stays(tmp_path):
 
 
 def test_a_folder_that_holds_something_says_what_and_the_cure_that_works(tmp_path):
-    check_new(tmp_path)
-    (tmp_path / "runs").mkdir()
+    run = tmp_path / "runs" / "a1b2c3d4e5f6"
+    run.mkdir(parents=True)
+    check_new(tmp_path)  # A sweep that was killed while it was written down: it begins anew.
+    (tmp_path / "runs" / "notes.txt").touch()
+    (run / "metrics.jsonl").touch()
     with pytest.raises(
         ValueError, match="which holds runs of foretune train; name another"
     ) as refused:

@@ -86,4 +86,5 @@ def test_a_sweep_keeps_finished_models_where_it_is_asked_to(capsys, tmp_path, mo
             assert (code, printed_numbers(out)[3]) == (0, 0.0)
     kept = json.loads((result.directory / "sweep.json").read_text())["execution"]
     assert kept["keep_models"] is True
-    assert Execution(**kept) == replace(execution, tracking_uri=kept["tracking_uri"])
+    store = {"tracking_uri": kept["tracking_uri"], "experiment": "foretune"}
+    assert Execution(**kept) == replace(execution, **store)
