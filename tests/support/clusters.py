@@ -13,11 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class Nodes(Cluster):
-    """Several nodes on this machine, each of which may take its time to start."""
+    """Several nodes on this machine, each of which may take its time to start.
+
+    Without a dashboard: its port is one for the whole machine, and another cluster may have it.
+    """
 
     def add_node(self, **how):
         with head.longer_start():
-            return super().add_node(**how)
+            return super().add_node(**{"include_dashboard": False, **how})
 
     def _wait_for_node(self, node, timeout=head.START_S):
         super()._wait_for_node(node, timeout)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from foretune.tuner.tracking.artifacts import artifacts, files, is_inside
+from foretune.tuner.tracking.batches import log_in_batches
 from foretune.tuner.tracking.fields import (
     FIRST,
     LAST,
@@ -46,7 +47,6 @@ from foretune.tuner.tracking.stores import own_uri
 
 LIVE_S = 5.0
 """Seconds between two sendings of a run that goes on: fewer, larger batches."""
-AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # mlflow.utils.validation: all together, and params.
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,14 @@ class Sender:
         if not state.parent_run_id:
             self._create_parent()
         if state.parent_status == "CREATED":
-            self._log(state.parent_run_id, params=sweep_params(self.dir))
+            self.calls += log_in_batches(
+                self._client, state.parent_run_id, params=sweep_params(self.dir)
+            )
         elif state.parent_status != "RUNNING":
             self._client.update_run(state.parent_run_id, "RUNNING")
-            self._log(state.parent_run_id, tags=sweep_tags(self.dir))
+            self.calls += log_in_batches(
+                self._client, state.parent_run_id, tags=sweep_tags(self.dir)
+            )
         state.parent_status = "RUNNING"
 
     def _create_experiment(self) -> str:
@@ -230,7 +234,8 @@ class Sender:
             path = folder / "metrics.jsonl"
             rows, place, more = read_rows(path, mark, ended=bool(outcome))
             last = outcome if not more else {}
-            self._log(
+            self.calls += log_in_batches(
+                self._client,
                 mark.mlflow_run_id,
                 metrics=[m for row in rows for m in self._unsent(folder.name, mark, row)]
                 + summary_metrics(last, ended_ms),
@@ -260,30 +265,6 @@ class Sender:
         mark = Mark(self._create_run(tags, name, started_ms), started_ms)
         self.state.runs[folder.name] = mark
         return mark
-
-    def _log(
-        self,
-        run_id: str,
-        *,
-        metrics: list[Metric] | None = None,
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Logs in as few calls as MLflow's limits allow."""
-        from mlflow import entities
-
-        metric_list = [entities.Metric(*metric) for metric in metrics or []]
-        param_list = [entities.Param(k, v) for k, v in (params or {}).items()]
-        tag_list = [entities.RunTag(k, v) for k, v in (tags or {}).items()]
-        while metric_list or param_list or tag_list:
-            now = param_list[:PARAMS_AT_ONCE]
-            room = AT_ONCE - len(now) - len(tag_list)
-            self._client.log_batch(
-                run_id, metrics=metric_list[:room], params=now, tags=tag_list, synchronous=True
-            )
-            self.calls += 1
-            metric_list, param_list = metric_list[room:], param_list[PARAMS_AT_ONCE:]
-            tag_list = []
 
     def _send_artifacts(self) -> None:
         for name in artifacts(self.dir)[self.state.artifacts_sent :]:

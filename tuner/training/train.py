@@ -19,7 +19,6 @@ from foretune.models.nets.parametrize import parametrize
 from foretune.models.quantization.layers import refresh
 from foretune.models.quantization.replace import quantize
 from foretune.tuner.config.images import ImageData
-from foretune.tuner.config.kept_secrets import without_secrets
 from foretune.tuner.config.run import Run
 from foretune.tuner.data.streams import open_stream, validation_parts
 from foretune.tuner.optim.flat_optimizer import FlatOptimizer
@@ -36,6 +35,7 @@ from foretune.tuner.training.outcome import Judge, Outcome, objective
 from foretune.tuner.training.own_code import build
 from foretune.tuner.training.probes import Probes
 from foretune.tuner.training.qk_clip import qk_clip
+from foretune.tuner.training.state import set_state, state_of
 
 Sink = Callable[[int, Mapping[str, float]], None]
 """Receives (step, metrics); every value is a finite number."""
@@ -103,7 +103,8 @@ class Training:
         self.loss_at_init: float | None = None
         self.val_loss: float | None = None
         self.seconds = 0.0
-        self._row: dict[str, float] = {}
+        self.row: dict[str, float] = {}
+        """What is known of update `step` so far."""
         if restore is not None:
             self._load(restore)
         self.seconds += time.perf_counter() - started
@@ -133,8 +134,8 @@ class Training:
         self, outcome: str, reason: str, *, tensor: str = "", value: float | None = None
     ) -> None:
         """Sets the outcome and sends the row that still waits for its update."""
-        if self._row:
-            self._send(self._row)
+        if self.row:
+            self._send(self.row)
         self.outcome = Outcome(
             outcome=outcome,
             step=self.step,
@@ -154,7 +155,7 @@ class Training:
 
     def _update(self) -> None:
         """One optimizer update and its row."""
-        step, row = self.step, self._row
+        step, row = self.step, self.row
         telemetry = step % self.run.telemetry_every == 0
         with self._watching(telemetry):
             row["loss"] = self._forward_backward(step)
@@ -228,12 +229,12 @@ class Training:
             loss += float(cross_entropy(logits, answers)) * len(some)
             right += int((logits.argmax(-1) == answers).sum())
         self.model.train()
-        self._row["val_loss"] = loss / samples
+        self.row["val_loss"] = loss / samples
         if isinstance(self.run.data, ImageData):
-            self._row["val_accuracy"] = right / samples
-        if self._diverged(self._row):
+            self.row["val_accuracy"] = right / samples
+        if self._diverged(self.row):
             return
-        self.val_loss = self._row["val_loss"]
+        self.val_loss = self.row["val_loss"]
         if self.loss_at_init is None:
             self.loss_at_init = self.val_loss
 
@@ -256,7 +257,7 @@ class Training:
         tokens = self.run.batch_size * self.run.data.predictions * self.step
         seconds = time.perf_counter() - self._clock
         self.sink(self.step, {**row, "tokens_seen": tokens, "seconds": round(seconds, 6)})
-        self._row = {}
+        self.row = {}
 
     def save(self, directory: Path, *, rows: Mapping[str, Any] | None = None) -> None:
         """Writes the newest good state to directory, whole or not at all.
@@ -266,22 +267,7 @@ class Training:
         """
         # After the end there is nothing to go on with, and a diverged state isn't a good one.
         assert self.outcome is None, f"a run that is {self.outcome.outcome} has no state to save"
-        state = {
-            "run": without_secrets(self.run),
-            "step": self.step,
-            "row": self._row,
-            "loss_at_init": self.loss_at_init,
-            "val_loss": self.val_loss,
-            "seconds": self.seconds,
-            "data_sha256": self.stream.corpus.sha256,
-            **({"rows": dict(rows)} if rows is not None else {}),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "levels": self.probes.flips.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.device) if self.on_gpu else None,
-        }
-        write_checkpoint(directory, state)
+        write_checkpoint(directory, state_of(self, rows))
 
     def save_model(self, directory: Path) -> None:
         """Writes the weights of the finished run to directory, whole or not at all."""
@@ -291,19 +277,4 @@ class Training:
 
     def _load(self, restore: Path) -> None:
         path, state = open_checkpoint(restore, self.device)
-        run = (without_secrets(self.run), repr(self.run))  # The second is of an older version.
-        for what, mine in (("run", run), ("data_sha256", (self.stream.corpus.sha256,))):
-            if state[what] not in mine:
-                raise ValueError(
-                    f"restore must be a checkpoint of this run on this text, got another {what} in "
-                    f"{path}; remove the checkpoint to start again."
-                )
-        self.step, self._row = state["step"], dict(state["row"])
-        self.loss_at_init, self.val_loss = state["loss_at_init"], state["val_loss"]
-        self.seconds = state["seconds"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.probes.flips.load_state_dict(state["levels"])
-        torch.set_rng_state(state["random"].cpu())
-        if self.on_gpu and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+        set_state(self, state, path)

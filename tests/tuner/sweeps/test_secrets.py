@@ -121,7 +121,7 @@ def test_a_run_that_was_written_down_with_its_secret_goes_on(keyed, tmp_path, mo
     """By an earlier version: in run.json, in its own name and in its checkpoint."""
     with monkeypatch.context() as before:
         before.setattr("foretune.tuner.records.run_json.shown", lambda name, value: value)
-        before.setattr("foretune.tuner.training.train.without_secrets", repr)
+        before.setattr("foretune.tuner.training.state.without_secrets", repr)
         (record,) = describe_all([keyed])
         sweep = SweepRecord(plan={}, execution={}, versions={}, machine={}, trials=1)
         write_down(tmp_path, [record], sweep)
