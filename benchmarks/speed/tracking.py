@@ -94,6 +94,7 @@ def main() -> int:
     arguments = parser.parse_args()
     record = Record("tracking")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # So that the servers end with it.
     space = {**lr.SPACE, "model.size": tune.grid_search(arguments.sizes)}
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as uris:
         rounds = [
@@ -118,7 +119,7 @@ def timed(space: dict[str, Any], steps: int, uri: str) -> tuple[float, float]:
 
     An empty uri runs it without MLflow.
     """
-    without = patch("foretune.tuner.sweeps.sweep.MLflowSender", NoSender)
+    without = patch("foretune.tuner.sweeps.execute.MLflowSender", NoSender)
     with tempfile.TemporaryDirectory() as folder, nullcontext() if uri else without:
         result = sweep(
             space,

@@ -96,23 +96,27 @@ class MLflowSender:
 
     def prepare(self) -> None:
         """Writes mlflow.json, and mends what is damaged of it and of the sweep's own database."""
-        own, state, sentence = self._uri == own_uri(self._dir), None, ""
-        # A killed driver's sender may be at work still: then it found the database whole.
-        with contextlib.suppress(Timeout):
-            if own:
-                with FileLock(self._dir / ".mlflow.lock", timeout=OTHER_SENDER_S):
-                    state, sentence = mend(self._dir, known_state(self._dir))
-        if sentence:
-            print(f"MLflow: {sentence}", file=sys.stderr, flush=True)
-        state = state or known_state(self._dir)
-        if state is None:
-            uri = "" if own else redacted(self._uri)
-            key = uuid.uuid4().hex
-            state = State(sweep_key=key, tracking_uri=uri, experiment=self._experiment)
-        if self._asked:
+        own = self._uri == own_uri(self._dir)
+        lock = FileLock(self._dir / ".mlflow.lock", timeout=OTHER_SENDER_S if own else 0)
+        try:
+            with lock:
+                state, sentence = known_state(self._dir), ""
+                if own:
+                    state, sentence = mend(self._dir, state)
+                if sentence:
+                    print(f"MLflow: {sentence}", file=sys.stderr, flush=True)
+                state = state or self._new_state("" if own else redacted(self._uri))
+                state.directory = str(self._dir)
+                state.save(self._dir)
+        except Timeout:
+            # A killed driver's sender is at work still: it has mended, and writes down its state.
+            state = known_state(self._dir)
+        if self._asked and state is not None:
             remember_destination(state.sweep_key, state.tracking_uri)
-        state.directory = str(self._dir)
-        state.save(self._dir)
+
+    def _new_state(self, uri: str) -> State:
+        key = uuid.uuid4().hex
+        return State(sweep_key=key, tracking_uri=uri, experiment=self._experiment)
 
     def trial_started(self, run_id: str) -> None:
         """Tells that a trial started or went on."""

@@ -133,17 +133,22 @@ class Sender:
         return self._client.create_experiment(self.state.experiment, artifact_location=location)
 
     def _ask(self) -> None:
-        """Learns from the store what a lost answer or a killed sender did not note down."""
+        """Learns from the store what a lost answer or a killed sender did not note down.
+
+        Runs that have ended, too: mlflow.json is written once a second.
+        """
         state, token = self.state, None
-        ours = f"tags.`foretune.sweep` = '{state.sweep_key}' and attributes.status = 'RUNNING'"
+        ours = f"tags.`foretune.sweep` = '{state.sweep_key}'"
         while True:
             page = self._client.search_runs([state.experiment_id], ours, page_token=token)
             for run in page:
                 run_id = run.data.tags.get("foretune.run_id")
+                status = run.info.status if run.info.status != "RUNNING" else "CREATED"
                 if run_id is not None:
-                    state.runs.setdefault(run_id, Mark(run.info.run_id, run.info.start_time))
+                    mark = Mark(run.info.run_id, run.info.start_time, status=status)
+                    state.runs.setdefault(run_id, mark)
                 elif not state.parent_run_id:
-                    state.parent_run_id, state.parent_status = run.info.run_id, "CREATED"
+                    state.parent_run_id, state.parent_status = run.info.run_id, status
             token = page.token
             if not token:
                 break

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlflow_sweeps import (
     LONG_S,
     add_run,
@@ -68,13 +69,20 @@ def test_an_interrupted_sweep_is_killed_even_if_no_trial_is_open(sweep_dir: Path
     assert parent(store(sweep_dir), sweep_dir).info.status == "KILLED"
 
 
-def test_what_a_killed_sender_did_not_note_down_is_found_in_the_store(sweep_dir: Path):
+@pytest.mark.parametrize("interrupted_at", ["the rows", "its end"])
+def test_what_a_killed_sender_did_not_note_down_is_found_in_the_store(
+    sweep_dir: Path, interrupted_at: str
+):
+    """It notes down once a second: a run may have begun, and ended, unknown to mlflow.json."""
     folder = add_run(sweep_dir, "a", lr=0.01, rows=65)
+    if interrupted_at == "its end":
+        end_run(folder)
     assert send_all(sweep_dir) == ""
     client = store(sweep_dir)
     before = state_of(sweep_dir)
-    for run_id in (before.parent_run_id, before.runs["a"].mlflow_run_id):
-        client.update_run(run_id, "RUNNING")
+    if interrupted_at == "the rows":
+        for run_id in (before.parent_run_id, before.runs["a"].mlflow_run_id):
+            client.update_run(run_id, "RUNNING")
     State(sweep_key=before.sweep_key).save(sweep_dir)
     write_rows(folder, range(65, 101))
     end_run(folder)
@@ -82,7 +90,28 @@ def test_what_a_killed_sender_did_not_note_down_is_found_in_the_store(sweep_dir:
     assert state_of(sweep_dir).parent_run_id == before.parent_run_id
     run = children(client, sweep_dir)["a"]
     assert run.info.run_id == before.runs["a"].mlflow_run_id
+    assert (run.info.status, parent(client, sweep_dir).info.status) == ("FINISHED", "FINISHED")
     assert steps(client, run) == list(range(0, 101, 10))
+
+
+def test_what_another_sender_writes_down_meanwhile_stays(sweep_dir: Path, monkeypatch):
+    """A killed driver's is at work still when the sweep goes on."""
+    end_run(add_run(sweep_dir, "a", lr=0.01, rows=11))
+    assert send_all(sweep_dir) == ""
+    state = (sweep_dir / "mlflow.json").read_bytes()
+    monkeypatch.setattr("foretune.tuner.tracking.sender.OTHER_SENDER_S", 0.0)
+    load = State.load
+
+    def load_what_is_changed_then(directory):
+        loaded = load(directory)
+        (sweep_dir / "mlflow.json").write_bytes(state.replace(b'"step": 10', b'"step": 9'))
+        return loaded
+
+    sender = MLflowSender(sweep_dir)
+    with FileLock(sweep_dir / ".mlflow.lock"):
+        monkeypatch.setattr(State, "load", staticmethod(load_what_is_changed_then))
+        sender.prepare()
+    assert load(sweep_dir).runs["a"].step == 9
 
 
 def test_a_driver_killed_at_once_leaves_no_run_open(sweep_dir: Path):
