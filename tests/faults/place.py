@@ -86,6 +86,7 @@ class References:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.text = folder / "os.txt"
         self.text.write_bytes(Path(os.__file__).read_bytes()[:40_000])
         self.made: dict[str, Path] = {}
