@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
 
 
@@ -12,15 +14,25 @@ from ray.tune.experiment import Trial as RayTrial
 def recoveries(goes_on: Callable[[RayTrial], bool]) -> Iterator[None]:
     """Within its block the driver says whether a trial whose worker was lost goes on.
 
-    Tune's own setting counts all losses of a trial, also those of spot nodes on which it got
-    further, and retries one that hung.
+    Tune's own setting counts all losses of a trial, also those of spot nodes on which it got$
+    further, and retries one that hung. And it doesn't ask, but fails the trial, where the worker
+    was lost while the trial waited for its start on it: handed on from another trial, say.
     """
-    before = RayTrial.should_recover
+    ask, fail = RayTrial.should_recover, TuneController._process_trial_failure
+
+    def fail_unless_it_goes_on(self: Any, trial: RayTrial, *rest: Any, **how: Any) -> None:
+        if trial.status == RayTrial.PENDING:
+            self._resetting_trials.discard(trial)  # Else it would wait for that for good.
+            self._set_trial_status(trial, RayTrial.RUNNING)  # As Tune does where a start failed.
+        fail(self, trial, *rest, **how)
+
     RayTrial.should_recover = lambda self: goes_on(self)
+    TuneController._process_trial_failure = fail_unless_it_goes_on
     try:
         yield
     finally:
-        RayTrial.should_recover = before
+        RayTrial.should_recover = ask
+        TuneController._process_trial_failure = fail
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from clusters import connect
 from failing_models import line_of, write_failing
+from ray import tune
 from ray.exceptions import ActorDiedError
 from ray.train import SyncConfig
 from ray.train._internal.storage import StorageContext
@@ -21,7 +24,7 @@ from foretune.tuner.sweeps.lost_workers import RETRIES, LostWorkers
 from foretune.tuner.sweeps.micro_batch import micro_batch_of
 from foretune.tuner.sweeps.progress import Progress
 from foretune.tuner.sweeps.trainable import Trial
-from foretune.tuner.sweeps.tune_hooks import EarlyEnd
+from foretune.tuner.sweeps.tune_hooks import EarlyEnd, quiet_tune, recoveries
 
 DIED = "The actor died unexpectedly before finishing this task.\nconnection error code 2"
 RUN = Run()
@@ -177,3 +180,44 @@ def test_no_trial_fails_where_ray_itself_has_ended(tmp_path, driven, monkeypatch
     driver.on_trial_error(0, [theirs], theirs)
     assert not list(tmp_path.rglob("outcome.json"))
     assert end.stop_all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_home")
+def test_a_worker_that_is_lost_between_two_trials_costs_the_next_one_nothing(tmp_path):
+    """Tune hands a trial's worker on to the next, and fails that one without asking."""
+    killed = tmp_path / "killed"
+
+    class HandedOn(tune.Trainable):
+        def setup(self, config):
+            self.number = config["number"]
+
+        def reset_config(self, new_config):
+            if not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.number = new_config["number"]
+            return True
+
+        def step(self):
+            return {"number": self.number, "done": True}
+
+    connection = connect(cpus=os.cpu_count())
+    asked = []
+    try:
+        with recoveries(lambda trial: not asked.append(trial.trial_id)), quiet_tune():
+            results = tune.Tuner(
+                HandedOn,
+                param_space={"number": tune.grid_search([1, 2, 3])},
+                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1),
+                run_config=tune.RunConfig(
+                    storage_path=str(tmp_path / "ray"),
+                    verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
+    finally:
+        connection.close()
+    assert killed.exists()
+    assert len(set(asked)) == 1
+    assert sorted(result.metrics["number"] for result in results) == [1, 2, 3]
