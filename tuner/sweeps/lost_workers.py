@@ -13,7 +13,9 @@ from foretune.tuner.sweeps.micro_batch import halve
 
 RETRIES = 3
 """How often in a row a trial goes on after its worker was lost and it had got no further."""
-NODE = re.compile(r"node (has )?(died|crashed)|node.*(marked dead|is dead)|Owner's node", re.DOTALL)
+NODE = re.compile(
+    r"NodeDiedError|node (has )?(died|crashed)|node.*(marked dead|is dead)|Owner's node", re.DOTALL
+)
 MEMORY = re.compile(
     r"OutOfMemoryError|running low on memory|memory usage threshold|memory pressure"
 )

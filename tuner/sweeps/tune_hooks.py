@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
 
@@ -16,9 +18,17 @@ def recoveries(goes_on: Callable[[RayTrial], bool]) -> Iterator[None]:
 
     Tune's own setting counts all losses of a trial, also those of spot nodes on which it got$
     further, and retries one that hung. And it doesn't ask, but fails the trial, where the worker
-    was lost while the trial waited for its start on it: handed on from another trial, say.
+    was lost while the trial waited for its start on it: handed on from another trial, say. Where
+    Ray's memory monitor ended the worker (OutOfMemoryError), Tune would end the whole sweep.
     """
     ask, fail = RayTrial.should_recover, TuneController._process_trial_failure
+    end_task = RayActorManager._actor_task_failed
+
+    def as_a_lost_worker(self: Any, task: Any, exception: Exception) -> None:
+        known = isinstance(exception, RayActorError | RayTaskError)
+        if isinstance(exception, RayError) and not known:
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        end_task(self, task, exception)
 
     def fail_unless_it_goes_on(self: Any, trial: RayTrial, *rest: Any, **how: Any) -> None:
         if trial.status == RayTrial.PENDING:
@@ -28,11 +38,13 @@ def recoveries(goes_on: Callable[[RayTrial], bool]) -> Iterator[None]:
 
     RayTrial.should_recover = lambda self: goes_on(self)
     TuneController._process_trial_failure = fail_unless_it_goes_on
+    RayActorManager._actor_task_failed = as_a_lost_worker
     try:
         yield
     finally:
         RayTrial.should_recover = ask
         TuneController._process_trial_failure = fail
+        RayActorManager._actor_task_failed = end_task
 
 
 @contextmanager

@@ -83,6 +83,7 @@ def test_shipped_rules_advise_every_fix_that_a_run_lacks(records):
     assert all(math.isnan(advice.probability) and not advice.worth for advice in bare)
 
 
+@pytest.mark.slow
 def test_a_sweep_without_twins_is_told_the_likeliest_fix():
     """On real runs: those of the bank's core without qk-layernorm, width 128 the largest."""
     bank = read_bank(BANK)

@@ -11,7 +11,16 @@ import pytest
 from clusters import connect
 from failing_models import line_of, write_failing
 from ray import tune
-from ray.exceptions import ActorDiedError
+from ray.air.execution import FixedResourceManager, ResourceRequest
+from ray.air.execution._internal import RayActorManager, TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.train import SyncConfig
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial as RayTrial
@@ -180,6 +189,32 @@ def test_no_trial_fails_where_ray_itself_has_ended(tmp_path, driven, monkeypatch
     driver.on_trial_error(0, [theirs], theirs)
     assert not list(tmp_path.rglob("outcome.json"))
     assert end.stop_all()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OutOfMemoryError("1 worker(s) were killed, the node running low on memory"), "out of mem"),
+        (NodeDiedError("Node 12 died"), "the worker's node was lost"),
+        (WorkerCrashedError(), "the worker's process ended without a word"),
+    ],
+)
+def test_whatever_ray_says_of_a_lost_worker_ends_no_sweep(lost, error, reason):
+    """Tune raises what isn't an actor's or a task's error, and the sweep would end with it."""
+    resources, request, said = FixedResourceManager({"CPU": 1}), ResourceRequest([{"CPU": 1}]), []
+    resources.request_resources(request)
+    manager = RayActorManager(resource_manager=resources)
+    actor = TrackedActor(1, on_error=lambda actor, error: said.append(error))
+    held = resources.acquire_resources(request)
+    manager._live_actors_to_ray_actors_resources[actor] = (None, held)
+    with recoveries(lambda trial: True):
+        manager._actor_task_failed(TrackedActorTask(tracked_actor=actor), error)
+    (found,) = said
+    assert isinstance(found, RayActorError)
+    lost.goes_on("one", RUN, str(found))
+    assert lost.reason("one").startswith(reason)
+    with pytest.raises(RuntimeError, match="unexpected"):
+        manager._actor_task_failed(TrackedActorTask(tracked_actor=actor), KeyError("ours"))
 
 
 @pytest.mark.slow
