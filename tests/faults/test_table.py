@@ -18,6 +18,10 @@ from processes import here
 from sweeps import GRID, begin, command, expect
 from table import FAULTS
 
+# Of the table, `make test` runs test_disk.py's and test_any_bytes.py's slices, and the kills and
+# signals of test_local_ray.py and test_interruption.py.
+pytestmark = pytest.mark.slow
+
 TRIED_ELSEWHERE = (
     "disk: ",  # At every place, in test_disk.py.
     *(f"a model with {how}" for how in ("hang", "segfault", "sys.exit", "build", "forward")),
@@ -29,7 +33,7 @@ TRIED_ELSEWHERE = (
 
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
-    """Sweeps that nothing disturbs; that of the quick tests in this process, which costs least."""
+    """Sweeps that nothing disturbs; the grid's in this process, which costs least."""
     made = References(tmp_path_factory.mktemp("undisturbed"))
     folder = made.folder / GRID
     folder.mkdir()
@@ -46,7 +50,6 @@ def place(references, tmp_path):
     made.close()
 
 
-@pytest.mark.slow
 def test_a_bad_night(place):
     """A worker is killed, then the driver, and a bit flips in the newest checkpoint."""
     sweep = begin(place)
@@ -116,7 +119,6 @@ def test_the_checks_see_what_a_command_prints_and_how_it_ends(place):
     assert names == [name for name in CHECKS if name in names]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [f for f in FAULTS if not f.name.startswith(TRIED_ELSEWHERE)], ids=lambda f: f.name
 )

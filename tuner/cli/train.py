@@ -112,6 +112,10 @@ def train_one(
         step = checkpoint_step(directory / "checkpoint") or 0
         print(f"Interrupted; the same command goes on from step {step}.")
         return 130
+    except OSError as error:
+        if error.filename is None:  # Of a write or a sync: it is what the run writes.
+            error.filename = str(directory / "metrics.jsonl")
+        raise
 
 
 def _train(

@@ -111,8 +111,8 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     code, _, err = call(capsys, line)
     assert code == 3
     assert re.fullmatch(
-        r"foretune: The storage of .+ must take what a sweep writes, got No space left on device "
-        r"\(.+ MiB free\); .+, then give the same command, or for a sweep resume\n", err
+        r"foretune: The storage of .+/out/runs/\w+ must take what a sweep writes, got No space left "
+        r"on device \(.+ MiB free\); .+, then give the same command, or for a sweep resume\n", err
     )  # fmt: skip
     (run_dir,) = (tmp_path / "out" / "runs").iterdir()
     assert not (run_dir / "outcome.json").exists()

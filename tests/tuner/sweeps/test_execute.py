@@ -3,6 +3,7 @@
 import errno
 import os
 
+import pytest
 import sweep_by_hand as by_hand
 
 from foretune import analysis
@@ -13,6 +14,7 @@ from foretune.tuner.planning.execution import Execution
 from foretune.tuner.sweeps.execute import execute
 
 
+@pytest.mark.slow
 def test_tables_that_find_the_disk_full_are_said_and_made_by_the_next_resume(
     text, tmp_path, monkeypatch, capsys
 ):

@@ -107,7 +107,13 @@ def test_without_memory_at_half_the_micro_batch_too_it_fails_with_the_reason(fai
     assert "at a micro-batch of 2 instead of 4, since memory ran out" in outcome.reason
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.ESTALE])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ENOSPC,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.EIO, errno.EROFS, errno.ESTALE)),
+    ],
+)
 def test_storage_that_is_back_in_time_costs_a_run_nothing(failing, tmp_path, monkeypatch, number):
     whole, directory = trial_of(failing("none"), tmp_path / "whole", checkpoint_seconds=0.0)
     to_the_end(whole)

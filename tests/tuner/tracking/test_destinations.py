@@ -133,6 +133,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_copy_sends_into_itself_and_not_into_the_original(sweep_dir: Path, tmp_path: Path):
     folder = add_run(sweep_dir, "a", lr=0.01, rows=11)
     (sweep_dir / "trials.parquet").write_bytes(b"old")
@@ -155,6 +156,7 @@ def test_a_copy_sends_into_itself_and_not_into_the_original(sweep_dir: Path, tmp
     assert not copy.exists()
 
 
+@pytest.mark.slow
 def test_a_database_from_elsewhere_says_not_where_files_are_put(sweep_dir: Path, tmp_path: Path):
     end_run(add_run(sweep_dir, "a", lr=0.01))
     assert send_all(sweep_dir) == ""
