@@ -1,5 +1,6 @@
 """Clusters as the tests connect to them, and as a worker sees them."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -16,11 +17,18 @@ class Nodes(Cluster):
     """Several nodes on this machine, each of which may take its time to start.
 
     Without a dashboard: its port is one for the whole machine, and another cluster may have it.
+    Each with its own copy of the code, as on machines of their own: a node removes what is there
+    before it unpacks, also under the workers of another.
     """
+
+    _numbers = itertools.count()
 
     def add_node(self, **how):
         with head.longer_start():
-            return super().add_node(**{"include_dashboard": False, **how})
+            own = {"include_dashboard": False}
+            if self.head_node is not None:  # The driver packs the code into that of the head.
+                own["runtime_env_dir_name"] = f"runtime_resources_{next(self._numbers)}"
+            return super().add_node(**{**own, **how})
 
     def _wait_for_node(self, node, timeout=head.START_S):
         super()._wait_for_node(node, timeout)

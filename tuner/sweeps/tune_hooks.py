@@ -24,11 +24,11 @@ def recoveries(goes_on: Callable[[RayTrial], bool]) -> Iterator[None]:
     ask, fail = RayTrial.should_recover, TuneController._process_trial_failure
     end_task = RayActorManager._actor_task_failed
 
-    def as_a_lost_worker(self: Any, task: Any, exception: Exception) -> None:
+    def as_a_lost_worker(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
         known = isinstance(exception, RayActorError | RayTaskError)
         if isinstance(exception, RayError) and not known:
             exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
-        end_task(self, task, exception)
+        end_task(self, tracked_actor_task, exception)
 
     def fail_unless_it_goes_on(self: Any, trial: RayTrial, *rest: Any, **how: Any) -> None:
         if trial.status == RayTrial.PENDING:

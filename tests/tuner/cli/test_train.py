@@ -110,10 +110,12 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     monkeypatch.setattr(os, "fsync", full)
     code, _, err = call(capsys, line)
     assert code == 3
+    place = re.escape(str(tmp_path / "out" / "runs"))
     assert re.fullmatch(
-        r"foretune: The storage of .+/out/runs/\w+ must take what a sweep writes, got No space left "
-        r"on device \(.+ MiB free\); .+, then give the same command, or for a sweep resume\n", err
-    )  # fmt: skip
+        rf"foretune: The storage of {place}/\w+ must take what a sweep writes, got No space left "
+        r"on device \(.+ MiB free\); .+, then give the same command, or for a sweep resume\n",
+        err,
+    )
     (run_dir,) = (tmp_path / "out" / "runs").iterdir()
     assert not (run_dir / "outcome.json").exists()
     code, out, _ = call(capsys, line)

@@ -208,7 +208,8 @@ def test_whatever_ray_says_of_a_lost_worker_ends_no_sweep(lost, error, reason):
     held = resources.acquire_resources(request)
     manager._live_actors_to_ray_actors_resources[actor] = (None, held)
     with recoveries(lambda trial: True):
-        manager._actor_task_failed(TrackedActorTask(tracked_actor=actor), error)
+        task = TrackedActorTask(tracked_actor=actor)
+        manager._actor_task_failed(tracked_actor_task=task, exception=error)  # As Ray calls it.
     (found,) = said
     assert isinstance(found, RayActorError)
     lost.goes_on("one", RUN, str(found))
