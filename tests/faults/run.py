@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the names, or a group")
     parser.add_argument("--times", type=int, help="tries of each fault whose moment is random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1)), help="at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at once")
     how = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")

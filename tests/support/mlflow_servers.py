@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -80,11 +80,13 @@ class _Handler(BaseHTTPRequestHandler):
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                self._send(answer.status, answer.headers["Content-Type"], answer.read())
+                found = answer.status, answer.headers["Content-Type"], answer.read()
         except urllib.error.HTTPError as error:
-            self._send(error.code, error.headers["Content-Type"], error.read())
+            found = error.code, error.headers["Content-Type"], error.read()
         except OSError:
-            self._send(502, "text/plain", b"Nobody is behind the door.")
+            found = 502, "text/plain", b"Nobody is behind the door."
+        with suppress(ConnectionError):  # A client whose patience is over, or that was ended.
+            self._send(*found)
 
     def _send(self, status: int, kind: str | None, body: bytes) -> None:
         self.send_response(status)

@@ -56,12 +56,13 @@ def _base() -> Path:
 
 def _new_folder(base: Path) -> Path:
     """A new one that is called by this process; what somebody else put there is left alone."""
-    for number in itertools.count():
-        folder = base / f"{PREFIX}{os.getpid()}{f'-{number}' if number else ''}"
+    name = f"{PREFIX}{os.getpid()}"
+    numbers = itertools.count(1)
+    while True:
         with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            return folder
-    raise AssertionError
+            (base / name).mkdir(mode=0o700)
+            return base / name
+        name = f"{PREFIX}{os.getpid()}-{next(numbers)}"
 
 
 def has_ended() -> bool:

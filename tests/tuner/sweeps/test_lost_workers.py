@@ -210,12 +210,12 @@ def test_whatever_ray_says_of_a_lost_worker_ends_no_sweep(lost, error, reason):
     with recoveries(lambda trial: True):
         task = TrackedActorTask(tracked_actor=actor)
         manager._actor_task_failed(tracked_actor_task=task, exception=error)  # As Ray calls it.
+        with pytest.raises(RuntimeError, match="unexpected"):  # An error of ours stays one.
+            manager._actor_task_failed(tracked_actor_task=task, exception=KeyError("ours"))
     (found,) = said
     assert isinstance(found, RayActorError)
     lost.goes_on("one", RUN, str(found))
     assert lost.reason("one").startswith(reason)
-    with pytest.raises(RuntimeError, match="unexpected"):
-        manager._actor_task_failed(TrackedActorTask(tracked_actor=actor), KeyError("ours"))
 
 
 @pytest.mark.slow
