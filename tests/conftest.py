@@ -34,6 +34,8 @@ for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
     del os.environ[name]
 _state = tempfile.TemporaryDirectory(prefix="foretune-tests-")
 os.environ["XDG_STATE_HOME"] = _state.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # One for all workers: they share what takes long.
+    os.environ["FORETUNE_CACHE"] = f"{_state.name}/cache"
 # One thread a worker, before anything loads torch or numpy: idle threads spin, at others' cost.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

@@ -8,7 +8,6 @@ each, without padding, to FORETUNE_CACHE (default ~/.cache/foretune): `train.bin
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from foretune.caches import cache_root
 from foretune.tuner.data.corpus import Corpus
 from foretune.tuner.data.documents import (
     Tokenizer,
@@ -71,8 +71,7 @@ def cache_folder(data: "Data") -> Path:
     ValueError for a local folder that isn't there.
     """
     text = json.dumps(_identity(data), sort_keys=True)
-    root = Path(os.environ.get("FORETUNE_CACHE") or "~/.cache/foretune").expanduser()
-    return root / f"{data.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return cache_root() / f"{data.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _identity(data: "Data") -> dict[str, Any]:

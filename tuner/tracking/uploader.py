@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from foretune.tuner.tracking.artifacts import artifacts, files, is_inside
 from foretune.tuner.tracking.batches import log_in_batches
+from foretune.tuner.tracking.empty_database import begin_database
 from foretune.tuner.tracking.fields import (
     FIRST,
     LAST,
@@ -41,7 +42,7 @@ from foretune.tuner.tracking.outbox import (
     read_run,
     unread,
 )
-from foretune.tuner.tracking.own_store import put_here
+from foretune.tuner.tracking.own_store import DATABASE, put_here
 from foretune.tuner.tracking.reasons import refuses, why
 from foretune.tuner.tracking.stores import own_uri
 
@@ -105,6 +106,7 @@ class Sender:
         state = self.state
         if self._client is None:
             if self.uri == own_uri(self.dir):
+                begin_database(self.dir / DATABASE)
                 put_here(self.dir, state)
             self._client = MlflowClient(self.uri)
         if not state.experiment_id:
