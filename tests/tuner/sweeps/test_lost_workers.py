@@ -11,6 +11,7 @@ import pytest
 from clusters import connect
 from failing_models import line_of, write_failing
 from ray import tune
+from ray.air._internal import usage
 from ray.air.execution import FixedResourceManager, ResourceRequest
 from ray.air.execution._internal import RayActorManager, TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
@@ -257,3 +258,14 @@ def test_a_worker_that_is_lost_between_two_trials_costs_the_next_one_nothing(tmp
     assert killed.exists()
     assert len(set(asked)) == 1
     assert sorted(result.metrics["number"] for result in results) == [1, 2, 3]
+
+
+def test_nobody_s_callbacks_are_counted_for_which_ray_would_load_mlflow(monkeypatch):
+    counted = []
+    monkeypatch.setattr(usage, "_count_callbacks", counted.append)
+    callbacks = [tune.Callback()]
+    with quiet_tune():
+        tune.tune.air_usage.tag_callbacks(callbacks)
+    assert counted == []
+    tune.tune.air_usage.tag_callbacks(callbacks)
+    assert counted == [callbacks]
