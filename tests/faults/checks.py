@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
-from mlflow_sweeps import columns, histories, state_of
+from mlflow_sweeps import differing, state_of
 from place import Lost, Place
 
 DOCUMENTED = {0, 2, 3, 130}
@@ -100,14 +100,9 @@ def mlflow_complete(place: Place) -> str:
         folder = place.out / "runs" / run.data.tags["foretune.run_id"]
         if run.info.status not in ("FINISHED", "FAILED", "KILLED"):
             return f"{folder.name} is {run.info.status}"
-        sent, rows = histories(client, run), columns(folder)
-        for found_rows in (sent, rows):  # Rows that came again after a kill have other seconds.
-            found_rows["seconds"] = [(step, 0.0) for step, _ in found_rows.get("seconds", [])]
-        missing = [key for key in rows if sent.get(key) != rows[key]]
-        more = sent.keys() - rows.keys()
-        if missing or more:
-            names = ", ".join([*missing, *more][:3])
-            return f"{folder.name}: {len(missing)} of {len(rows)} columns differ, {names}"
+        columns = differing(client, run, folder, clock=False)
+        if columns:
+            return f"{folder.name}: {len(columns)} columns differ, {', '.join(columns[:3])}"
     return ""
 
 

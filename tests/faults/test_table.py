@@ -18,8 +18,8 @@ from processes import here
 from sweeps import GRID, begin, command, expect
 from table import FAULTS
 
-# Of the table, `make test` runs test_disk.py's and test_any_bytes.py's slices, and the kills and
-# signals of test_local_ray.py and test_interruption.py.
+# Of the table, `make test` runs test_short_night.py and the slices of test_disk.py and
+# test_any_bytes.py; signals in this process are test_interruption.py's.
 pytestmark = pytest.mark.slow
 
 TRIED_ELSEWHERE = (

@@ -168,3 +168,17 @@ def columns(folder: Path) -> dict[str, list[tuple[int, float]]]:
             for key in values.keys() - {"step"}:
                 found.setdefault(key, []).append((values["step"], values[key]))
     return {key: sorted(rows) for key, rows in found.items()}
+
+
+def differing(client: MlflowClient, run: Run, folder: Path, *, clock: bool = True) -> list[str]:
+    """Names of the columns that the store hasn't as metrics.jsonl has them, to the bit.
+
+    Without the clock, the column `seconds` is held to its steps alone: MLflow can't take a value
+    back, and rows that a worker trains again, because it ended before it saved them, took another
+    time.
+    """
+    sent, kept = histories(client, run), columns(folder)
+    if not clock:
+        for rows in (sent, kept):
+            rows["seconds"] = [(step, 0.0) for step, _ in rows.get("seconds", [])]
+    return sorted(key for key in sent.keys() | kept.keys() if sent.get(key) != kept.get(key))

@@ -9,9 +9,8 @@ from commands import call
 from mlflow_sweeps import (
     add_run,
     children,
-    columns,
+    differing,
     end_run,
-    histories,
     parent,
     send_all,
     sender_of,
@@ -45,7 +44,7 @@ def check_whole(sweep_dir: Path) -> None:
     assert found.keys() == {"a", "b"}
     for name, run in found.items():
         assert run.info.status == "FINISHED"
-        assert histories(client, run) == columns(sweep_dir / "runs" / name)
+        assert differing(client, run, sweep_dir / "runs" / name) == []
 
 
 def noise(data: bytes) -> bytes:
