@@ -117,6 +117,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return WholeFiles(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+def pytest_unconfigure() -> None:
+    _state.cleanup()  # By hand: a worker ends without its own.
+
+
 def pytest_configure(config: pytest.Config) -> None:
     limit = config.getoption("session_timeout") or float(config.getini("session_timeout") or 0)
     if limit and not hasattr(config, "workerinput"):

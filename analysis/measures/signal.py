@@ -60,6 +60,11 @@ CELL: Final = MappingProxyType(
     }
 )
 """Columns of `read_signal` and their types, which hold for an empty table as well."""
+READ: Final = (
+    *("run_id", "outcome", "diverged", "last_step", "steps", LR, "seed", "size", "n_params"),
+    *("final_val_loss", "loss_at_init", "reference_loss"),
+)
+"""What it reads of a trial, whose config may have a hundred columns more."""
 
 
 def read_signal(
@@ -88,7 +93,7 @@ def read_signal(
     reads = _positive(telemetry[telemetry["run_id"].isin(kept["run_id"])], signal)
     rows = [
         _cell(trial, reads.get(trial["run_id"], NO_READS), window)
-        for trial in kept.to_dict("records")
+        for trial in kept[kept.columns.intersection(READ)].to_dict("records")
     ]
     return pd.DataFrame(rows, columns=[*CELL]).astype(dict(CELL))
 

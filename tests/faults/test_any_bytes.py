@@ -126,7 +126,7 @@ def go_on_after(sweep, text, tmp_path, data):
 
 
 @settings(
-    max_examples=20, deadline=None, derandomize=True, database=None,
+    max_examples=6, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(data=st.data())
@@ -135,7 +135,7 @@ def test_a_file_of_a_sweep_may_hold_anything(sweep, text, tmp_path_factory, data
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_file_of_a_sweep_may_hold_anything_often(sweep, text, tmp_path_factory, data):
     go_on_after(sweep, text, tmp_path_factory.getbasetemp() / "often", data)

@@ -51,7 +51,7 @@ def fail_and_go_on(directory, text, kind, k):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("every", [31, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [61, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_sweep_outlives_a_disk_that_fails(undisturbed, text, tmp_path, kind, every):
     """At each place in `make faults`, and here at some, of each kind at others."""
     numbers, count = undisturbed

@@ -44,6 +44,7 @@ def driver(place):
     command = place.start(
         *("sweep", "lr", "--out", place.out, "--sizes", "16", "--drop", "model.qk_norm"),
         *("--grid", f"optimizer.lr={','.join(RATES)}", "--checkpoint-seconds", "0"),
+        *("--max-concurrent", "1"),  # One worker, since starting one takes most of the time.
         *settings(place.text),
     )
     assert command.reaches(lambda: list(place.out.glob("runs/*/checkpoint/state.pt")))

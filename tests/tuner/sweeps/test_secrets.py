@@ -187,6 +187,7 @@ def watched(pid: int, *folders: Path) -> Iterator[dict[str, bool]]:
     of the files of folders that are gone with it, read again and again."""
     seen: dict[str, bool] = {}
     over = threading.Event()
+    typed = Path(f"/proc/{pid}/cmdline").read_bytes()  # A fork has it, too, until it runs its own.
 
     def read() -> None:
         while not over.is_set():
@@ -195,6 +196,8 @@ def watched(pid: int, *folders: Path) -> Iterator[dict[str, bool]]:
             for path in (*commands, *files):
                 with suppress(OSError):
                     content = path.read_bytes()
+                    if content == typed:
+                        continue
                     name = content.decode(errors="replace") if path in commands else str(path)
                     seen[name] = seen.get(name, False) or SECRET in content
             time.sleep(0.05)
