@@ -29,6 +29,8 @@ pytest.register_assert_rewrite(
 for name in ("gcs_server_port_wait_time_s", "worker_register_timeout_seconds"):
     os.environ[f"RAY_{name}"] = "600"
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "600"
+# A test that asks Ray something where none runs would start one that nobody ends.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 # A developer's own store, experiment, password or user-level files are no part of a test.
 for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
     del os.environ[name]

@@ -25,6 +25,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_analysis_works_and_draws_without_torch_ray_and_pyplot(sweep):
     code = (
         f"{BLOCK}\nfrom foretune import analysis\nanalysis.write_report({str(sweep)!r})\n"

@@ -44,6 +44,7 @@ def python(*words: str | Path, cwd: Path, python: str | Path = sys.executable, *
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_script_beside_its_own_models_and_analysis_gets_ours_by_our_name(tmp_path):
     for name in ("models", "analysis"):
         (tmp_path / name).mkdir()

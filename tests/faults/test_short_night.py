@@ -6,16 +6,19 @@
 import os
 import signal
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 from checks import wrong
 from damage import flip
-from place import Place, References
+from place import STEPS, Place, References
 from process_tree import below, command_of, listening, on_loopback, wait_for_end
 from processes import here
 from sweeps import settings
 
+from foretune import load
+from foretune.analysis.records.load import TABLES
 from foretune.tuner.cluster import local_ray
 
 RATES = ("1e-2", "3e-2")
@@ -33,9 +36,10 @@ def place(tmp_path_factory):
             *settings(made.text), f"optimizer.lr={rate}", cwd=references.folder,
         )  # fmt: skip
     made.expected = references.folder / "sweep"
-    made.environment["RAY_TMPDIR"] = "/tmp"
-    yield made
-    made.close()
+    with tempfile.TemporaryDirectory(prefix="r") as short:  # Sockets' paths must be.
+        made.environment["RAY_TMPDIR"] = short
+        yield made
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +68,14 @@ def test_it_listens_on_the_loopback_alone_and_runs_no_agent_that_nobody_reads(dr
     assert not [p for p in programs if p.startswith("ray::Dashboard")]
 
 
-def session(driver):
+def session(place):
     """The folder of a sweep's Ray."""
-    (folder,) = Path("/tmp").glob(f"{local_ray.PREFIX}{driver.pid}*")
+    (folder,) = Path(place.environment["RAY_TMPDIR"]).glob(f"{local_ray.PREFIX}*")
     return folder
 
 
-def test_ray_s_files_are_its_user_s_alone(driver):
-    folder = session(driver)
+def test_ray_s_files_are_its_user_s_alone(driver, place):
+    folder = session(place)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     words = [word for pid in below(driver.pid) for word in command_of(pid).split()]
     sockets = {word for word in words if "/sockets/" in word}
@@ -80,9 +84,9 @@ def test_ray_s_files_are_its_user_s_alone(driver):
 
 
 def test_a_killed_driver_takes_all_with_it_and_resume_gives_what_undisturbed_training_gives(
-    driver, place
+    driver, place, monkeypatch
 ):
-    everyone, folder = {driver.pid, *below(driver.pid)}, session(driver)
+    everyone, folder = {driver.pid, *below(driver.pid)}, session(place)
     workers = place.workers()
     assert workers
     driver.send(signal.SIGKILL)
@@ -91,6 +95,7 @@ def test_a_killed_driver_takes_all_with_it_and_resume_gives_what_undisturbed_tra
     driver.end()
     wait_for_end(everyone)
     assert folder.exists()
+    monkeypatch.setenv("RAY_TMPDIR", place.environment["RAY_TMPDIR"])
     with local_ray.private_folder():
         assert not folder.exists()
     begun = [path for path in place.out.glob("runs/*") if not (path / "outcome.json").exists()]
@@ -101,3 +106,5 @@ def test_a_killed_driver_takes_all_with_it_and_resume_gives_what_undisturbed_tra
         flip(path, place.random)
     place.sync(here("resume", place.out, cwd=place.folder))
     assert wrong(place) == []
+    assert {path.name for path in place.out.glob("*.parquet")} == set(TABLES)
+    assert load(place.out).telemetry.groupby("run_id").size().tolist() == [STEPS + 1] * len(RATES)

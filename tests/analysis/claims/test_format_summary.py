@@ -116,6 +116,7 @@ def test_without_full_precision_there_is_nothing_to_compare_with(tmp_path):
     assert verdicts(found.formats, "equal width, against the control") == {FAILS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "values", "axis", "claim"),
     [

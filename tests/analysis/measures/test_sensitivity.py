@@ -84,6 +84,7 @@ def test_bad_frames_are_refused_in_a_sentence():
         lr_sensitivity(grid([2.0, 2.1]), level=90)
 
 
+@pytest.mark.slow
 def test_seed_intervals_cover():
     rng = np.random.default_rng(0)
     truth = lr_sensitivity(grid([2.0, 2.2, 2.8])).value

@@ -167,12 +167,12 @@ def twin_unfinished(root):
         (one_diverged, "Only one learning rate was run"),
         (one_run, "Only one size was run"),
         (one_lr, "Only one learning rate was run"),
-        (one_size, "Only one size was run"),
-        (no_twin, "No twin with qk-layernorm was run"),
+        pytest.param(one_size, "Only one size was run", marks=pytest.mark.slow),
+        pytest.param(no_twin, "No twin with qk-layernorm was run", marks=pytest.mark.slow),
         (only_cured, "crossed inside the grid at 0 sizes"),
         (no_logits, "No run recorded max_attention_logit"),
-        (twin_unfinished, "Some runs are unfinished"),
-        (all_stopped, "Some runs were stopped early"),
+        pytest.param(twin_unfinished, "Some runs are unfinished", marks=pytest.mark.slow),
+        pytest.param(all_stopped, "Some runs were stopped early", marks=pytest.mark.slow),
     ],
 )
 def test_a_partial_sweep_says_what_is_missing(tmp_path, make, says):
@@ -181,6 +181,7 @@ def test_a_partial_sweep_says_what_is_missing(tmp_path, make, says):
     assert "One seed was run" in found.text or "nothing to judge" in found.text
 
 
+@pytest.mark.slow
 def test_a_random_search_of_many_families_stays_readable(tmp_path):
     root = start_sweep(tmp_path / "s")
     for index in range(9):
@@ -232,6 +233,7 @@ def test_a_report_of_nothing_is_refused_before_it_is_written(tmp_path, wrong):
     assert not (root / "report").exists()
 
 
+@pytest.mark.slow
 def test_a_refuted_forecast_does_not_hold_on_the_page(sweep, tmp_path):
     prediction = tmp_path / "p.json"
     n_params = Truth(width=128).n_params

@@ -135,6 +135,7 @@ def test_int8_activations_enlarge_that_rounding_but_not_the_loss(tmp_path, train
     assert abs(losses[0] - losses[1]) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "row"])
 @pytest.mark.parametrize("format", ["ternary", "binary"])
 def test_a_model_trained_with_fp16_scales_is_read_back_to_the_bit(

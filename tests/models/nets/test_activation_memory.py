@@ -74,6 +74,7 @@ def test_the_estimate_is_within_a_tenth_of_the_measured_peak(name):
     assert peak(config, shape, "float32") == pytest.approx(activation_bytes(config, shape), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wide", "vocabulary", "vit", "convnet"])
 def test_in_bfloat16_too(name):
     config, shape = CASES[name]

@@ -97,10 +97,12 @@ def loaded(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_importing_the_stream_loads_no_library_of_any_source():
     assert loaded("import tuner.data.image_stream") == set()
 
 
+@pytest.mark.slow
 def test_digits_load_neither_matplotlib_nor_torchvision_and_glyphs_no_scikit_learn():
     get = (
         "from foretune.tuner.data.image_corpus import *\n"

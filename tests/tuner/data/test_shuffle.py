@@ -33,6 +33,7 @@ def test_all_orders_of_four_are_as_likely():
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_places_neighbours_and_epochs_are_as_if_by_chance():
     n = 1000
     orders = shuffled(np.arange(n * 1000), n, seed=3).reshape(-1, n)

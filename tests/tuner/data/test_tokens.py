@@ -65,6 +65,7 @@ def test_seeds_and_steps_draw_different_batches(tmp_path):
     assert len(drawn) == len(pairs)
 
 
+@pytest.mark.slow
 def test_another_process_sees_the_same_batches_and_the_same_standard_library(tmp_path):
     data = counting(tmp_path)
     script = (

@@ -143,6 +143,7 @@ def test_ids_of_all_changes_differ():
     assert len({run_id(run) for run in runs}) == len(runs)
 
 
+@pytest.mark.slow
 def test_the_id_is_the_same_in_another_process_with_another_hash_seed():
     script = (
         "from foretune.tuner.config.presets import lm_tiny\n"

@@ -123,6 +123,7 @@ def test_the_bank_is_frozen_once_every_part_has_run(text, tmp_path, capfd, monke
     assert (bank.trials["outcome"] == "finished").all()
 
 
+@pytest.mark.slow
 def test_every_run_of_the_bank_has_a_split_and_searches_have_their_twins():
     rows = []
     for name, part in FIGURES["bank"].parts["tiny"].items():

@@ -62,8 +62,8 @@ def lost(tmp_path):
     ("how", "what", "line"),
     [
         ("segfault", "Segmentation fault", "string_at"),
-        ("abort", "Aborted", "os.abort"),
-        ("hang", "no progress for 0.5 s", "Event().wait"),
+        pytest.param("abort", "Aborted", "os.abort", marks=pytest.mark.slow),
+        pytest.param("hang", "no progress for 0.5 s", "Event().wait", marks=pytest.mark.slow),
         ("hang in C", "no progress for 0.5 s", "pause()"),
     ],
 )
@@ -192,6 +192,14 @@ def test_no_trial_fails_where_ray_itself_has_ended(tmp_path, driven, monkeypatch
     assert end.stop_all()
 
 
+class OneCpu(FixedResourceManager):
+    """Ray's own would start a Ray to ask it what there is."""
+
+    def __init__(self):
+        self._total_resources, self._allow_strict_pack = {"CPU": 1}, False
+        self.clear()
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -202,7 +210,7 @@ def test_no_trial_fails_where_ray_itself_has_ended(tmp_path, driven, monkeypatch
 )
 def test_whatever_ray_says_of_a_lost_worker_ends_no_sweep(lost, error, reason):
     """Tune raises what isn't an actor's or a task's error, and the sweep would end with it."""
-    resources, request, said = FixedResourceManager({"CPU": 1}), ResourceRequest([{"CPU": 1}]), []
+    resources, request, said = OneCpu(), ResourceRequest([{"CPU": 1}]), []
     resources.request_resources(request)
     manager = RayActorManager(resource_manager=resources)
     actor = TrackedActor(1, on_error=lambda actor, error: said.append(error))

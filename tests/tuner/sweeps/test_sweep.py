@@ -118,6 +118,7 @@ def mlflow_statuses(directory):
     return Counter(s for s, child in found if not child), Counter(s for s, child in found if child)
 
 
+@pytest.mark.slow
 def test_a_sweep_finishes_with_complete_records(local, overrides):
     assert local.exit_code == 0
     assert dict(local.outcomes) == {"finished": 2}
@@ -135,6 +136,7 @@ def test_a_sweep_finishes_with_complete_records(local, overrides):
     assert not list(local.directory.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_tables_hold_every_run_and_every_row(local):
     trials = pd.read_parquet(local.directory / "trials.parquet")
     telemetry = pd.read_parquet(local.directory / "telemetry.parquet")
@@ -142,6 +144,7 @@ def test_tables_hold_every_run_and_every_row(local):
     assert len(telemetry) == 2 * 21
 
 
+@pytest.mark.slow
 def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
     assert sync(local.directory) == ""  # What a busy machine left over, or nothing.
     parents, children = mlflow_statuses(local.directory)
@@ -149,6 +152,7 @@ def test_mlflow_has_a_parent_and_a_child_for_every_trial(local):
     assert children == {"FINISHED": 2}
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_a_sweep_is_pythons_again(handlers, local):
     # Tune leaves a handler that swallows the first one.
     with pytest.raises(KeyboardInterrupt):
@@ -156,6 +160,7 @@ def test_ctrl_c_after_a_sweep_is_pythons_again(handlers, local):
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
+@pytest.mark.slow
 def test_every_run_of_a_sweep_equals_plain_training_bit_for_bit(local, overrides):
     swept = rows(local.directory)
     for run in Plan(SPACE, overrides=overrides).runs():

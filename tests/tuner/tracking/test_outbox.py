@@ -114,6 +114,7 @@ def test_what_another_sender_writes_down_meanwhile_stays(sweep_dir: Path, monkey
     assert load(sweep_dir).runs["a"].step == 9
 
 
+@pytest.mark.slow
 def test_a_driver_killed_at_once_leaves_no_run_open(sweep_dir: Path):
     add_run(sweep_dir, "a", lr=0.01, rows=11)
     code = (
@@ -131,6 +132,7 @@ def test_a_driver_killed_at_once_leaves_no_run_open(sweep_dir: Path):
     assert children(store(sweep_dir), sweep_dir)["a"].info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_sync_waits_for_nothing_where_nothing_waits_and_is_refused_beside_a_sweep(
     sweep_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -108,6 +108,7 @@ def test_within_reach_it_is_a_verdict(factor, verdict):
     assert claim.verdict is verdict
 
 
+@pytest.mark.slow
 def test_updates_that_ignore_epsilon_are_told_from_the_formula():
     columns = {
         "grad_rms_mlp_in_layer0": gradients,
