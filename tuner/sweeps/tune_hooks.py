@@ -58,7 +58,7 @@ def quiet_tune() -> Iterator[None]:
     logger = logging.getLogger("ray.tune")
     before, count = logger.level, usage.tag_callbacks
     logger.setLevel(logging.CRITICAL)
-    usage.tag_callbacks = lambda callbacks: False
+    usage.tag_callbacks = lambda *_: False
     try:
         yield
     finally:
