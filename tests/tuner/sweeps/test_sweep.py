@@ -80,9 +80,13 @@ def overrides():
 
 @pytest.fixture(scope="module")
 def handlers():
-    """What handled the signals before the first sweep here, other tests' leavings included."""
+    """What handles the signals before the first sweep here: Ctrl-C as Python does.
+
+    A test that runs Tune itself leaves Tune's handler.
+    """
     # Not SIGTERM: ray.init puts a handler of its own there, which ends the process.
     numbers = (signal.SIGINT, signal.SIGUSR1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return {number: signal.getsignal(number) for number in numbers}
 
 
