@@ -10,5 +10,6 @@ from .tuner.config.resolve import resolve as resolve
 from .tuner.config.run import Run as Run
 from .tuner.sweeps.sweep import sweep as sweep
 from .tuner.training.train import train as train
+from .tuner.watch.watch import Watch as Watch
 
 __version__: str

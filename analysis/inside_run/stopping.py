@@ -40,6 +40,8 @@ class StopRule:
         self.trace = Trace()
         self.largest = -math.inf
         """Largest probability so far."""
+        self.newest: Forecast | None = None
+        """What the newest reading said, whether or not it could tell."""
 
     @property
     def extrapolation(self) -> float:
@@ -70,7 +72,7 @@ class StopRule:
         self.trace.append(step, row)
         if LOGIT not in row:
             return None
-        forecast = self.model.judge(self.trace, self.context)
+        forecast = self.newest = self.model.judge(self.trace, self.context)
         if not forecast.status.is_ok:
             return None
         self.largest = max(self.largest, forecast.probability)

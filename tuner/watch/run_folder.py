@@ -1,0 +1,68 @@
+"""The records of a watched run, as DESIGN has them: DIR/runs/<run_id>/ with its three files."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foretune.analysis.records.rows import last_step, lines_below, whole_lines
+from foretune.tuner.records.files import METRICS_FILE, MetricsFile, check_writable, write_record
+from foretune.tuner.records.outcome_json import OUTCOME_FILE, RunEnd, Times
+from foretune.tuner.records.run_json import FORMAT
+from foretune.tuner.training.outcome import Outcome
+
+FLUSH_S = 5.0
+"""Rows are seen by readers at most so much later."""
+
+
+def run_name(identity: Mapping[str, Any]) -> str:
+    """Returns the name of a run: 12 hexadecimal digits of the hash of what identifies it."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class RunFolder:
+    """Writes the files of one run."""
+
+    def __init__(self, out: Path, run_id: str):
+        """Raises ValueError where out can't be written, or has this run with its end."""
+        self.run_id, self.path = run_id, out / "runs" / run_id
+        check_writable(out)
+        if (self.path / OUTCOME_FILE).exists():
+            raise ValueError(
+                f"out must not have this run already, got {self.path}, which has ended; give "
+                f"another out, or config another value (a seed, say) for a run beside it."
+            )
+        self._metrics: MetricsFile | None = None
+        self._started, self._flushed = time.time(), time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the watch began."""
+        return time.time() - self._started
+
+    def open(self, step: int, facts: Mapping[str, Any]) -> None:
+        """Writes run.json, and goes on with the rows before a step, if there are any."""
+        path = self.path / METRICS_FILE
+        kept = last_step(lines_below(whole_lines(path), step)) + 1
+        self._metrics = MetricsFile(path, keep_below=kept)
+        write_record(self.path / "run.json", {"format": FORMAT, "run_id": self.run_id, **facts})
+
+    def append(self, step: int, row: Mapping[str, float], *, now: bool) -> None:
+        """Appends a row; now makes it visible to readers at once."""
+        assert self._metrics is not None, "open comes first"
+        self._metrics(step, row)
+        if now or time.monotonic() - self._flushed > FLUSH_S:
+            self._metrics.flush()
+            self._flushed = time.monotonic()
+
+    def end(self, outcome: Outcome) -> None:
+        """Writes outcome.json, after the rows that it counts on."""
+        if self._metrics is None:
+            return
+        rows = self._metrics.sync()
+        self._metrics.close()
+        times = Times(started=self._started, ended=time.time())
+        RunEnd.of(self.run_id, outcome, times, rows).write(self.path)
