@@ -54,14 +54,23 @@ class Attention:
     """The function that was called."""
     stride: int = 1
     """The queries read are one in so many, the last one included."""
+    largest: Tensor | None = None
+    """Over all queries, where `whole` asked for it and not all are in `logits`."""
 
 
 class AttentionCalls(TorchFunctionMode):
     """Calls read for the attention of every forward pass inside."""
 
-    def __init__(self, read: Callable[[Attention], None], *, elements: int = ELEMENTS):
+    def __init__(
+        self,
+        read: Callable[[Attention], None],
+        *,
+        elements: int = ELEMENTS,
+        whole: bool = False,
+    ):
+        """read is called with each call's logits; whole also looks through the queries left out."""
         super().__init__()
-        self._read, self._elements = read, elements
+        self._read, self._elements, self._whole = read, elements, whole
         self._product: tuple[torch.Size, int] | None = None
 
     def __torch_function__(
@@ -170,28 +179,46 @@ class AttentionCalls(TorchFunctionMode):
         if block_mask is not None:
             allowed = _at_each_place(lambda *at: block_mask[-1](*at, *mask_buffers))
             logits = logits.masked_fill(allowed(*places).logical_not(), -math.inf)
-        return replace(found, logits=logits)
+        return replace(found, logits=logits, largest=None)
 
     def _product_of(
         self, q: Tensor, k: Tensor, scale: float, *, masks: list[Tensor], causal: bool, how: str
     ) -> Attention:
         """The logits of queries (..., T, K) and keys (..., S, K); a mask is one of SDPA's."""
-        queries, keys = q.shape[-2], k.shape[-2]
-        stride = math.ceil(q.shape[:-1].numel() * keys / self._elements)
-        rows = _rows(queries, stride, q.device)
-        some = q if stride == 1 else q.index_select(-2, rows)
-        logits = torch.matmul(some.float() * scale, k.float().mT)
-        if causal:
-            later = torch.arange(keys, device=q.device) > rows[:, None]
-            logits = logits.masked_fill(later, -math.inf)
-        for mask in masks:
-            here = mask if mask.shape[-2] == 1 or stride == 1 else mask.index_select(-2, rows)
-            if here.dtype == torch.bool:
-                logits = logits.masked_fill(here.logical_not(), -math.inf)
-            else:
-                logits = logits + here.float()
+        queries = q.shape[-2]
+        stride = math.ceil(q.shape[:-1].numel() * k.shape[-2] / self._elements)
         heads = q.shape[-3] if q.ndim > 3 else 1
-        return Attention(logits, q.shape[-1], queries, heads, how, stride)
+
+        def read(rows: Tensor) -> Tensor:
+            return _logits(q, k, scale, rows, masks=masks, causal=causal)
+
+        first = (queries - 1) % stride
+        logits = read(_rows(queries, stride, q.device))
+        largest = logits.amax()
+        if stride > 1 and self._whole:
+            for other in set(range(stride)) - {first}:
+                rows = torch.arange(other, queries, stride, device=q.device)
+                largest = torch.maximum(largest, read(rows).amax())
+        return Attention(logits, q.shape[-1], queries, heads, how, stride, largest)
+
+
+def _logits(
+    q: Tensor, k: Tensor, scale: float, rows: Tensor, *, masks: Sequence[Tensor], causal: bool
+) -> Tensor:
+    """Scaled and masked logits of some queries."""
+    all_rows = len(rows) == q.shape[-2]
+    some = q if all_rows else q.index_select(-2, rows)
+    logits = torch.matmul(some.float() * scale, k.float().mT)
+    if causal:
+        later = torch.arange(k.shape[-2], device=q.device) > rows[:, None]
+        logits = logits.masked_fill(later, -math.inf)
+    for mask in masks:
+        here = mask if mask.shape[-2] == 1 or all_rows else mask.index_select(-2, rows)
+        if here.dtype == torch.bool:
+            logits = logits.masked_fill(here.logical_not(), -math.inf)
+        else:
+            logits = logits + here.float()
+    return logits
 
 
 def _rows(queries: int, stride: int, device: torch.device) -> Tensor:

@@ -154,7 +154,8 @@ class ForwardReader:
         inside = self._inside = ExitStack()
         inside.enter_context(watched(self._parts.taps, self._read_tap))
         if "attention" not in self._kinds:
-            inside.enter_context(AttentionCalls(self._read_attention))
+            first = not self.seen.attention
+            inside.enter_context(AttentionCalls(self._read_attention, whole=first))
 
     def _leave(self) -> None:
         if self._inside is not None:
@@ -185,6 +186,10 @@ class ForwardReader:
                 layer, f"{name} by {found.how}", found.head_dim, found.context, found.heads
             )
         self.seen.stride = max(self.seen.stride, found.stride)
+        if found.stride > 1 and found.largest is not None:
+            read = float(found.logits.amax())
+            share = float(found.largest) / read - 1 if read > 0 else 0.0
+            self.seen.shortfall = max(self.seen.shortfall, share)
         self._readings.read_attention(found.logits, layer)
 
     def _note_attention(self, layer: int, how: str, dim: int, context: int, heads: int) -> None:
