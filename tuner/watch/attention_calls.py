@@ -213,7 +213,8 @@ def _logits(
         later = torch.arange(k.shape[-2], device=q.device) > rows[:, None]
         logits = logits.masked_fill(later, -math.inf)
     for mask in masks:
-        here = mask if mask.shape[-2] == 1 or all_rows else mask.index_select(-2, rows)
+        by_query = mask.ndim > 1 and mask.shape[-2] > 1
+        here = mask.index_select(-2, rows) if by_query and not all_rows else mask
         if here.dtype == torch.bool:
             logits = logits.masked_fill(here.logical_not(), -math.inf)
         else:

@@ -4,6 +4,7 @@ A model around which torch.compile stands runs as it is compiled; what is read i
 not compiled, over a part of the batch, with the random numbers and buffers put back.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -91,11 +92,13 @@ class ForwardReader:
         args, kwargs = _part(args, size), _part(kwargs, size)
         buffers = {name: buffer.clone() for name, buffer in root.named_buffers()}
         with (
+            warnings.catch_warnings(),
             torch.no_grad(),
             torch.random.fork_rng([d.index or 0 for d in devices(root)]),
             torch.compiler.set_stance("force_eager"),
             self._hooked(alone=True),
         ):
+            warnings.filterwarnings("ignore", "flex_attention called without")
             root(*args, **kwargs)
             for name, buffer in root.named_buffers():
                 buffer.copy_(buffers[name])

@@ -58,6 +58,11 @@ class RunFolder:
             self._metrics.flush()
             self._flushed = time.monotonic()
 
+    def close(self) -> None:
+        """Writes what waits, and leaves the run unfinished."""
+        if self._metrics is not None:
+            self._metrics.close()
+
     def end(self, outcome: Outcome) -> None:
         """Writes outcome.json, after the rows that it counts on."""
         if self._metrics is None:

@@ -260,6 +260,8 @@ class Watch:
             self._end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
         elif error is None:
             self.finish()
+        elif self._folder is not None:
+            self._folder.close()
 
     def _end(
         self, outcome: str, reason: str, *, tensor: str = "", value: float | None = None
