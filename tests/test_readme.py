@@ -26,7 +26,7 @@ def tree() -> set[str]:
 
 
 def test_the_tree_names_the_folders_that_there_are():
-    tops = ("analysis", "models", "search_spaces", "tuner", "benchmarks")
+    tops = ("analysis", "models", "search_spaces", "tuner", "examples", "benchmarks")
     code = {path.parent.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")}
     below = {f"{folder.as_posix()}/" for folder in code if len(folder.parts) < 3}
     assert tree() - {"docs/", "foretune/", "tests/"} == below

@@ -26,13 +26,17 @@ def twins_of(trials: pd.DataFrame, fix: str) -> pd.DataFrame:
     fields = [*settings(capped), "seed", "size"]
     same = [n for n in fields if n != field and capped[n].map(repr).nunique() > 1]
     if field == LR:
-        pairs = capped.merge(capped[[*same, LR, "final"]], on=same, suffixes=("", "_twin"))
+        pairs = _paired(capped, capped[[*same, LR, "final"]], same)
         pairs = pairs[(pairs[LR] / pairs[f"{LR}_twin"]).between(*TWIN_RATIO)]
     else:
         fixed = capped[capped[field].eq(True)]
         if fixed.empty:
             return capped.iloc[:0].assign(benefit=pd.Series(dtype=float))
-        pairs = capped[capped[field].eq(False)].merge(
-            fixed[[*same, "final"]], on=same, suffixes=("", "_twin")
-        )
+        pairs = _paired(capped[capped[field].eq(False)], fixed[[*same, "final"]], same)
     return pairs.assign(benefit=pairs["final"] - pairs["final_twin"]).reset_index(drop=True)
+
+
+def _paired(runs: pd.DataFrame, others: pd.DataFrame, same: list[str]) -> pd.DataFrame:
+    """Every pair that is alike in some columns; of runs that nothing else tells apart, all."""
+    how = {"on": same} if same else {"how": "cross"}
+    return runs.merge(others, suffixes=("", "_twin"), **how)

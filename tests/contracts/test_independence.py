@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 WITHOUT = """
@@ -58,6 +60,21 @@ logits.sum().backward()
 print(list(logits.shape))
 """
 
+WATCH = """
+uninstall(*sys.argv[3:])
+import torch
+from foretune import Watch
+from foretune.models import TransformerConfig
+
+model = TransformerConfig(width=16, depth=1).build()
+how = {"out": sys.argv[1], "total_steps": 200, "forecast": sys.argv[2] or None, "quiet": True}
+with Watch(model, torch.optim.SGD(model.parameters(), lr=0.1), **how) as watch:
+    for step in range(12):
+        model(torch.zeros(2, 8, dtype=torch.long)).logsumexp(-1).mean().backward()
+        verdict = watch.step(step, 3.0)
+print(verdict.status)
+"""
+
 LOADED = """
 import json, sys
 from foretune import tuner
@@ -96,6 +113,26 @@ def test_training_works_where_all_but_torch_and_numpy_is_missing():
     done = python(TRAIN, __file__)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["finished", [0, 1, 2, 3]]
+
+
+BESIDE = ("ray", "mlflow", "optuna", "tyro", "pyarrow", "matplotlib", "filelock")
+MORE = ("pandas", "scipy", "sklearn", "foretune.search_spaces")
+
+
+@pytest.mark.parametrize(
+    ("forecast", "missing", "status"),
+    [
+        ("", BESIDE, "cannot tell: it was fitted on runs with model.depth 2 to 6, got 1"),
+        ("none", BESIDE + MORE, "cannot tell: no forecast was asked for"),
+    ],
+    ids=["with a forecast", "without"],
+)
+def test_a_loop_is_watched_where_ray_mlflow_and_optuna_are_missing(
+    tmp_path, forecast, missing, status
+):
+    done = python(WATCH, str(tmp_path), forecast, *missing)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == status
 
 
 def test_where_ray_and_mlflow_are_installed_training_does_not_load_them():

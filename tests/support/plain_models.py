@@ -109,7 +109,7 @@ def loss_of(model, tokens):
 
 
 def fit(model, *, lr=3e-3, steps=40, watch=None, parts=1, seed=0):
-    """Trains a model; returns its losses. watch(model, optimizer) gives a Watch, which may end it."""
+    """Trains a model; returns its losses. watch makes a Watch of model and optimizer."""
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     watching = watch(model, optimizer) if watch else None

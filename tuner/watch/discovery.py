@@ -38,7 +38,7 @@ def look_at(model: nn.Module) -> Parts:
     named = dict(root.named_modules())
     compiled = compiled or any(_is_compiled(module) for module in named.values())
     head = _head(root, named)
-    total, inside, at_work = _counts(root, named.get(head))
+    total, inside, at_work = _counts(root, named[head] if head else None)
     return Parts(
         root=root,
         blocks=_blocks(named),
@@ -80,12 +80,12 @@ def _blocks(named: dict[str, nn.Module]) -> tuple[tuple[str, nn.Module], ...]:
         if not isinstance(module, nn.ModuleList | nn.Sequential) or not len(module):
             continue
         children = list(module.named_children())
-        kinds = {type(_unwrapped(child)[0]) for _, child in children}
-        alike = len(kinds) == 1 and any(child.children() for _, child in children)
+        inner = [_unwrapped(child)[0] for _, child in children]
+        alike = len({type(child) for child in inner}) == 1 and _has_layers(inner[0])
         if len(children) == 1 and isinstance(module, nn.Sequential):
             continue
         found = (len(children), _size(module))
-        if alike and _has_layers(children[0][1]) and found > score:
+        if alike and found > score:
             best, score = tuple((_join(name, key), child) for key, child in children), found
     return best
 
@@ -103,7 +103,8 @@ def _size(module: nn.Module) -> int:
 
 
 def _head(root: nn.Module, named: dict[str, nn.Module]) -> str:
-    """Path of the output layer: what Hugging Face's models name, else the last linear layer."""
+    """Path of the output layer: what Hugging Face's models name, else the last linear layer
+    outside of the blocks."""
     asked = getattr(root, "get_output_embeddings", None)
     if callable(asked):
         try:
@@ -113,12 +114,19 @@ def _head(root: nn.Module, named: dict[str, nn.Module]) -> str:
         if isinstance(found, nn.Module):
             return next((name for name, module in named.items() if module is found), "")
     blocks = tuple(f"{name}." for name, _ in _blocks(named))
-    linear = [
+    products = [
         name
         for name, module in named.items()
-        if isinstance(module, nn.Linear) and not name.startswith(blocks or ("\0",))
+        if _is_product(module) and not (blocks and name.startswith(blocks))
     ]
-    return linear[-1] if linear else ""
+    return products[-1] if products else ""
+
+
+def _is_product(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, by its weight: many libraries have their own class."""
+    weight = getattr(module, "weight", None)
+    matrix = isinstance(weight, Tensor) and weight.ndim == 2
+    return matrix and not isinstance(module, nn.Embedding) and not _has_layers(module)
 
 
 def _counts(root: nn.Module, head: nn.Module | None) -> tuple[int, int, int]:

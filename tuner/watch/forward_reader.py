@@ -111,7 +111,7 @@ class ForwardReader:
         parts = self._parts
         numbers = {id(block): layer for layer, (_, block) in enumerate(parts.blocks)}
         modules = [parts.root, *(block for _, block in parts.blocks)]
-        if not (self.seen.attention and parts.blocks):
+        if max(self.seen.attention, default=len(parts.blocks)) >= len(parts.blocks):
             modules = list(parts.root.modules())
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -179,11 +179,8 @@ class ForwardReader:
     def _read_attention(self, found: Attention) -> None:
         name = self._parts.names.get(self._stack[-1], "") if self._stack else ""
         layer = self._layer
-        if layer is None and not self._parts.blocks:  # Numbered as they are called.
-            known = {text.partition(" by ")[0]: at for at, text in self.seen.attention.items()}
-            layer = known.get(name, len(known))
         if layer is None:
-            return
+            layer = self._layer_outside(name)
         if layer not in self.seen.attention:
             self._note_attention(
                 layer, f"{name} by {found.how}", found.head_dim, found.context, found.heads
@@ -194,6 +191,16 @@ class ForwardReader:
             share = float(found.largest) / read - 1 if read > 0 else 0.0
             self.seen.shortfall = max(self.seen.shortfall, share)
         self._readings.read_attention(found.logits, layer)
+
+    def _layer_outside(self, name: str) -> int:
+        """The number of a module outside of the blocks: they follow these, as they are called."""
+        first = len(self._parts.blocks)
+        known = {
+            text.partition(" by ")[0]: layer
+            for layer, text in self.seen.attention.items()
+            if layer >= first
+        }
+        return known.get(name, first + len(known))
 
     def _note_attention(self, layer: int, how: str, dim: int, context: int, heads: int) -> None:
         seen = self.seen

@@ -112,6 +112,12 @@ def _attention(parts: Parts, seen: Seen) -> tuple[str, ...]:
     shown = ", ".join(seen.attention[at] for at in layers[:2])
     more = f", and {len(layers) - 2} more" if len(layers) > 2 else ""
     found = (f"attention: {shown}{more}; {seen.heads} heads of {seen.head_dim}",)
+    outside = [at for at in layers if at >= len(parts.blocks) > 0]
+    if outside:
+        found += (
+            f"attention outside of the blocks: {len(outside)} modules, as layers {outside[0]} to "
+            f"{outside[-1]}",
+        )
     without = sorted(set(range(len(parts.blocks))) - set(layers))
     if without:
         names = ", ".join(parts.blocks[at][0] for at in without[:3])

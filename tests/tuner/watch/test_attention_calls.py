@@ -94,14 +94,10 @@ def test_keys_of_another_width():
 WRITTEN_OUT = {
     "matmul and softmax": lambda q, k, v: (q @ k.mT * K**-0.5).softmax(-1) @ v,
     "functional": lambda q, k, v: F.softmax(torch.matmul(q, k.mT) / K**0.5, dim=-1) @ v,
-    "einsum": lambda q, k, v: torch.softmax(
-        torch.einsum("bhtk,bhsk->bhts", q, k) * K**-0.5, dim=3
-    ),
+    "einsum": lambda q, k, v: torch.softmax(torch.einsum("bhtk,bhsk->bhts", q, k) * K**-0.5, dim=3),
     "bmm": lambda q, k, v: torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).mul(K**-0.5).softmax(2),
     "baddbmm": lambda q, k, v: torch.softmax(
-        torch.baddbmm(
-            torch.zeros(1), q.flatten(0, 1), k.flatten(0, 1).mT, beta=0, alpha=K**-0.5
-        ),
+        torch.baddbmm(torch.zeros(1), q.flatten(0, 1), k.flatten(0, 1).mT, beta=0, alpha=K**-0.5),
         -1,
     ),
 }

@@ -2,11 +2,14 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from plain_models import Fused, Gru, Multihead, PlainLM, WrittenOut, batches, fit, loss_of
 from torch import nn
+from torch.nn import functional as F
 
 from foretune import Watch, load
 from foretune.tuner.config.override import override
@@ -45,7 +48,10 @@ def test_the_training_gives_the_same_losses_with_and_without(tmp_path, attention
 
 # What dynamo itself does to the input of a compiled block.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.parametrize("how", ["around", "in place", "a block"])
+@pytest.mark.parametrize(
+    "how",
+    ["around", *(pytest.param(how, marks=pytest.mark.slow) for how in ("in place", "a block"))],
+)
 def test_a_compiled_model_too_and_its_random_numbers_and_buffers_stay(tmp_path, how):
     class Counting(PlainLM):
         def __init__(self):
@@ -68,7 +74,9 @@ def test_a_compiled_model_too_and_its_random_numbers_and_buffers_stay(tmp_path, 
     assert str(dict(watched.named_buffers())) == str(dict(alone.named_buffers()))
     found = rows(tmp_path)
     assert [r["step"] for r in found if "max_attention_logit" in r] == [0, 10, 20, 30]
-    assert all({"max_attention_logit_layer1", "output_norm_rms_layer0"} <= r.keys() for r in found[::10])
+    assert all(
+        {"max_attention_logit_layer1", "output_norm_rms_layer0"} <= r.keys() for r in found[::10]
+    )
 
 
 def test_parts_of_a_batch_are_read_together(tmp_path):
@@ -135,7 +143,9 @@ def test_our_own_model_has_the_columns_of_its_taps(tmp_path, text):
     for one, other in zip(ours, rows(tmp_path), strict=False):
         names = {n for n in one if n.startswith(("max_att", "attention", "output", "log", "param"))}
         assert names or one["step"] % 5
-        assert {n: other.get(n) for n in names} == pytest.approx({n: one[n] for n in names}, rel=1e-6)
+        assert {n: other.get(n) for n in names} == pytest.approx(
+            {n: one[n] for n in names}, rel=1e-6
+        )
 
 
 def test_each_layer_has_the_largest_logit_of_its_own_queries_and_keys(tmp_path):
@@ -214,16 +224,23 @@ def test_a_loss_that_is_no_number_any_more_is_a_divergence(tmp_path, value):
     assert watch.step(8, 1.0).stop  # It stays so.
 
 
-def test_an_error_in_the_loop_is_a_failure_and_ctrl_c_is_no_end(tmp_path):
-    for error, kept in ((RuntimeError("no\nmemory"), "failed"), (KeyboardInterrupt(), "unfinished")):
-        out = tmp_path / kept
-        model = made(PlainLM)
-        with pytest.raises(type(error)), Watch(model, out=out, total_steps=9, quiet=True) as watch:
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [(RuntimeError("no\nmemory"), "failed"), (KeyboardInterrupt(), "unfinished")],
+)
+def test_an_error_in_the_loop_is_a_failure_and_ctrl_c_is_no_end(tmp_path, error, kept):
+    model = made(PlainLM)
+
+    def loop():
+        with Watch(model, out=tmp_path, total_steps=9, quiet=True) as watch:
             loss_of(model, next(batches(1))).backward()
             watch.step(0, 3.0)
             raise error
-        assert load(out).trials["outcome"].tolist() == [kept]
-        assert not model._forward_pre_hooks
+
+    with pytest.raises(type(error)):
+        loop()
+    assert load(tmp_path).trials["outcome"].tolist() == [kept]
+    assert not model._forward_pre_hooks
 
 
 def test_a_run_goes_on_where_its_loop_does(tmp_path):
@@ -296,3 +313,20 @@ def test_what_the_forecast_needs_is_read_off_whatever_the_names(tmp_path):
         loss_of(model, next(batches(1))).backward()
         status = watch.step(0, 3.4, lr=1e-3).status
     assert status.startswith("cannot tell: 1 of 200 steps are too few")
+
+
+def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (lines,) = [
+        text for text in re.findall(r"```python\n(.*?)```", readme, re.S) if "Watch" in text
+    ]
+    model = made(PlainLM)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "batches": [(tokens[:, :-1], tokens[:, 1:].flatten()) for tokens in batches(3)],
+        "loss_of": lambda logits: F.cross_entropy(logits.flatten(0, 1), names["targets"]),
+    }
+    exec(lines, names)
+    assert len(rows(tmp_path / "runs" / "mine")) == 3
