@@ -19,10 +19,11 @@ def plain_config(config: Any) -> dict[str, Any]:
     """
     if config is None:
         return {}
-    if is_dataclass(config) and not isinstance(config, type):
+    to_dict = getattr(config, "to_dict", None)
+    if callable(to_dict):
+        config = to_dict()
+    elif is_dataclass(config) and not isinstance(config, type):
         config = asdict(config)
-    elif callable(getattr(config, "to_dict", None)):
-        config = config.to_dict()
     elif isinstance(config, SimpleNamespace) or type(config).__name__ == "Namespace":
         config = vars(config)
     if not isinstance(config, Mapping):

@@ -78,9 +78,8 @@ def last_update(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor | 
 
 def _norms(tensors: list[Tensor]) -> Tensor:
     """The norm of each tensor, in float32."""
-    device = tensors[0].device
-    parts = torch._foreach_norm([t if t.dtype == torch.float32 else t.float() for t in tensors])
-    return torch.stack([part.to(device) for part in parts])
+    norms = [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]
+    return torch.stack([norm.to(tensors[0].device) for norm in norms])
 
 
 def _dense(grad: Tensor) -> Tensor:

@@ -326,7 +326,7 @@ def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch):
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "batches": [(tokens[:, :-1], tokens[:, 1:].flatten()) for tokens in batches(3)],
-        "loss_of": lambda logits: F.cross_entropy(logits.flatten(0, 1), names["targets"]),
+        "loss_of": lambda logits, targets: F.cross_entropy(logits.flatten(0, 1), targets),
     }
     exec(lines, names)
     assert len(rows(tmp_path / "runs" / "mine")) == 3
