@@ -14,6 +14,7 @@ from foretune.analysis.records.run_files import flatten
 from foretune.analysis.stats.status import Status
 from foretune.tuner.training.outcome import Outcome
 from foretune.tuner.training.readings import Readings
+from foretune.tuner.watch.checks import check_step, check_watched, is_broken, number_of
 from foretune.tuner.watch.discovery import look_at
 from foretune.tuner.watch.forward_reader import ForwardReader
 from foretune.tuner.watch.given_config import plain_config, with_facts
@@ -74,7 +75,7 @@ class Watch:
         Raises ValueError for what it can't watch, a run that has ended in `out`, and a forecast
         that isn't one.
         """
-        _check(model, optimizer, total_steps, telemetry_every)
+        check_watched(model, optimizer, total_steps, telemetry_every)
         self.total_steps, self.telemetry_every = total_steps, telemetry_every
         self.found: tuple[str, ...] = ()
         """What was found in the model, and what wasn't, a sentence each; there from the first step
@@ -126,9 +127,9 @@ class Watch:
 
         Raises ValueError for a step that isn't the next one, and for a loss that is no number.
         """
-        number = _number("loss", loss)
-        val_number = None if val_loss is None else _number("val_loss", val_loss)
-        self._check_step(step)
+        number = number_of("loss", loss)
+        val_number = None if val_loss is None else number_of("val_loss", val_loss)
+        check_step(step, self._step)
         due = self._step < 0 or step % self.telemetry_every == 0
         reading = self._forward.reading
         self._forward.end()
@@ -144,18 +145,6 @@ class Watch:
             self._forward.begin()
         self._said = agreed(self._verdict, self._said, now=due)
         return self._said
-
-    def _check_step(self, step: int) -> None:
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise ValueError(
-                f"step must be a whole number of updates made before, from 0, got {step!r}; count "
-                f"updates, not batches."
-            )
-        if self._step >= 0 and step != self._step + 1:
-            raise ValueError(
-                f"step must count updates one by one, got {step} after {self._step}; call it once "
-                f"per update, after the last backward pass of its batches."
-            )
 
     def _open(self, step: int) -> None:
         """Writes down what the run is, now that its first pass has shown the rest."""
@@ -188,7 +177,7 @@ class Watch:
 
     def _rate(self, lr: float | None) -> float:
         if lr is not None:
-            return _number("lr", lr)
+            return number_of("lr", lr)
         groups = [group for one in self._optimizers for group in one.param_groups]
         return float(groups[0]["lr"]) if groups else math.nan
 
@@ -198,7 +187,7 @@ class Watch:
             row |= self._readings.columns() | self._parameters.columns()
         row["grad_norm"] = self._parameters.grad_norm()
         row |= {"tokens_seen": float(self._forward.seen.tokens * step)}
-        broken = next((name for name in row if _is_broken(name, row[name])), "")
+        broken = next((name for name in row if is_broken(name, row[name])), "")
         value = row.get(broken, math.nan)
         row = {name: value for name, value in row.items() if math.isfinite(value)}
         if self._folder is not None:
@@ -285,46 +274,3 @@ class Watch:
         )
         if self._folder is not None:
             self._folder.end(self._ended)
-
-
-def _check(model: Any, optimizer: Any, total_steps: Any, telemetry_every: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"model must be the torch.nn.Module that is trained, got {type(model).__name__}."
-        )
-    if isinstance(model, nn.DataParallel):
-        raise ValueError(
-            "model must not be inside nn.DataParallel, whose copies live for one pass; use "
-            "DistributedDataParallel."
-        )
-    several = isinstance(optimizer, Sequence) and all(isinstance(o, Optimizer) for o in optimizer)
-    if optimizer is not None and not isinstance(optimizer, Optimizer) and not several:
-        raise ValueError(
-            f"optimizer must be a torch optimizer, a list of them or None, got "
-            f"{type(optimizer).__name__}."
-        )
-    for name, value in (("total_steps", total_steps), ("telemetry_every", telemetry_every)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {value!r}.")
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ValueError(
-            f"{name} must be one number, got a tensor of shape {tuple(value.shape)}; give its mean."
-        )
-    try:
-        return float(value.detach() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} must be a number, got {type(value).__name__} {value!r:.60}; give loss.item()."
-        ) from None
-
-
-def _is_broken(name: str, value: float) -> bool:
-    """Whether a value shows that a run has diverged.
-
-    A gradient may overflow in an update that a scaler then leaves out, and a rate isn't known.
-    """
-    shows = ("loss", "val_loss", "max_attention_logit", "output_norm", "log")
-    return name.startswith(shows) and not math.isfinite(value)
