@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foretune.analysis.stats.status import Status
-from foretune.tuner.watch.verdict import Verdict
+from foretune.tuner.watch.step_verdict import StepVerdict
 
 NO_FORECAST = "none"
 
@@ -40,23 +40,23 @@ class LiveForecast:
 
     def observe(
         self, step: int, row: Mapping[str, float], context: Mapping[str, Any]
-    ) -> Verdict | None:
+    ) -> StepVerdict | None:
         """Takes in a row; returns the verdict, or None where it says nothing new."""
         rule = self._rule
         if rule is None:
-            return Verdict(False, status=Status.cannot_tell("no forecast was asked for"))
+            return StepVerdict(False, status=Status.cannot_tell("no forecast was asked for"))
         rule.context.update(context)
         found = rule.observe(step, row)
         if self.noted is not None:
             return None  # It stays: a run that goes on all the same is not asked again.
         problem = rule.horizon_problem()
         if problem:
-            return Verdict(False, status=Status.cannot_tell(problem))
+            return StepVerdict(False, status=Status.cannot_tell(problem))
         if found is None:
             newest = rule.newest
             if newest is None:
                 return None
-            return Verdict(False, newest.probability, newest.reason, newest.status)
+            return StepVerdict(False, newest.probability, newest.reason, newest.status)
         self.noted = {
             "probability": found.probability,
             "threshold": rule.threshold,
@@ -65,4 +65,4 @@ class LiveForecast:
             "reason": found.reason,
             "audited": False,
         }
-        return Verdict(True, found.probability, found.reason, found.status)
+        return StepVerdict(True, found.probability, found.reason, found.status)

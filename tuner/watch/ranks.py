@@ -2,7 +2,7 @@
 
 from torch import distributed
 
-from foretune.tuner.watch.verdict import Verdict
+from foretune.tuner.watch.step_verdict import StepVerdict
 
 
 def is_first() -> bool:
@@ -10,7 +10,7 @@ def is_first() -> bool:
     return not _several() or distributed.get_rank() == 0
 
 
-def agreed(verdict: Verdict, before: Verdict, *, now: bool) -> Verdict:
+def agreed(verdict: StepVerdict, before: StepVerdict, *, now: bool) -> StepVerdict:
     """Returns the verdict of rank 0, or one to stop where any process has one.
 
     All processes ask at the same steps, or they would wait for each other: now says that this is
@@ -20,7 +20,7 @@ def agreed(verdict: Verdict, before: Verdict, *, now: bool) -> Verdict:
         return verdict
     if not now:
         return before
-    held: list[Verdict | None] = [None] * distributed.get_world_size()
+    held: list[StepVerdict | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(held, verdict)
     known = [one for one in held if one is not None]
     return next((one for one in known if one.stop), known[0])

@@ -23,7 +23,7 @@ from foretune.tuner.watch.parameter_reader import ParameterReader
 from foretune.tuner.watch.ranks import agreed, is_first
 from foretune.tuner.watch.run_folder import RunFolder, run_name
 from foretune.tuner.watch.seen import facts_of, sentences
-from foretune.tuner.watch.verdict import Verdict
+from foretune.tuner.watch.step_verdict import StepVerdict
 
 LAST_LOSSES = 20
 """Where no validation loss is given, the final loss is the mean of so many training losses."""
@@ -101,7 +101,7 @@ class Watch:
         self._first_loss: float | None = None
         self._val_loss: float | None = None
         self._ended: Outcome | None = None
-        self._verdict = Verdict(False, status=Status.cannot_tell("no step was read"))
+        self._verdict = StepVerdict(False, status=Status.cannot_tell("no step was read"))
         self._said = self._verdict
         self._forward.begin()
 
@@ -116,7 +116,7 @@ class Watch:
         loss: float | Tensor,
         lr: float | None = None,
         val_loss: float | Tensor | None = None,
-    ) -> Verdict:
+    ) -> StepVerdict:
         """Takes in an update that is about to be made; returns whether the run should end.
 
         Args:
@@ -195,7 +195,7 @@ class Watch:
             self._folder.append(step, row, now=reading or bool(broken))
         if broken:
             reason = f"{broken} became {value} at step {step}"
-            self._verdict = Verdict(True, 1.0, reason)
+            self._verdict = StepVerdict(True, 1.0, reason)
             self._end("diverged", reason, tensor=broken, value=value)
             return
         self._losses = [*self._losses, row["loss"]][-LAST_LOSSES:]

@@ -7,7 +7,7 @@ from foretune.analysis.stats.status import Status
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StepVerdict:
     """Whether a run should end, and why."""
 
     stop: bool
