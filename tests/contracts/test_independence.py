@@ -119,6 +119,7 @@ BESIDE = ("ray", "mlflow", "optuna", "tyro", "pyarrow", "matplotlib", "filelock"
 MORE = ("pandas", "scipy", "sklearn", "foretune.search_spaces")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forecast", "missing", "status"),
     [

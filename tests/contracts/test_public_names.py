@@ -64,7 +64,10 @@ def test_the_names_that_are_promised_are_there():
 # Each in a process of its own: once one package has loaded, the names of those below are there.
 @pytest.mark.parametrize(
     "package",
-    [p if p != "foretune.tuner" else pytest.param(p, marks=pytest.mark.slow) for p in PACKAGES],
+    [
+        pytest.param(p, marks=pytest.mark.slow) if p in ("foretune", "foretune.tuner") else p
+        for p in PACKAGES
+    ],
 )
 def test_names_asked_for_twice_and_from_two_threads_are_the_same(package):
     command = [sys.executable, "-c", TWICE, package, *table(PACKAGES[package])]

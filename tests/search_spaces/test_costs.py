@@ -37,6 +37,7 @@ def test_every_question_of_source_a_says_what_it_costs():
     assert {"epsilon", "kappa", "mup", "steps", "z_loss", "clipping", "optimizer"} < set(COSTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COSTED)
 def test_the_costs_are_those_of_the_plans(name):
     text, costs = costs_of(name)

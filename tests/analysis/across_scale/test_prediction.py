@@ -224,6 +224,7 @@ def test_a_check_in_a_table_has_the_words_of_files_written_before(verdict, words
     assert row["verdict_held"] is at_lr.column
 
 
+@pytest.mark.slow
 def test_laws_fitted_once_say_of_many_runs_what_predict_says_of_each(sweep):
     at = predictor(sweep)
     for cured, width, lr in (("false", 32, 1e-1), ("false", 128, 7e-3), ("true", 128, 1e-2)):

@@ -106,6 +106,7 @@ def test_more_seeds_narrow_the_interval_but_not_below_a_sizes_own_oddity():
     assert math.log10(found.high / found.low) > 2 * 1.64 * 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "slope", "noise"), [(1, -0.5, 0.06), (3, -0.3, 0.08)])
 @pytest.mark.parametrize("factor", [4, 16])
 def test_forecast_intervals_cover(seeds, slope, noise, factor):

@@ -84,10 +84,11 @@ def narrow(kind: str) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heap", [heap()])
 @pytest.mark.parametrize(
     "kinds",
-    [["resnet18"], pytest.param(["convnet", "vit", *OTHERS], marks=pytest.mark.slow)],
+    [["resnet18"], ["convnet", "vit", *OTHERS]],
     ids=["resnet18", "others"],
 )
 def test_training_the_narrowest_models_leaves_the_heap_whole(kinds, heap):

@@ -155,6 +155,7 @@ def test_other_ladders_refuse_a_size_between_rungs(config, size, sentence):
 RESNET, MOBILENET = TorchvisionConfig(), TorchvisionConfig(name="mobilenet_v2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "sizes", "cure"),
     [

@@ -37,6 +37,7 @@ def copy_into(model: nn.Module, source: nn.Module) -> None:
         target.copy_(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_at_multiplier_1_it_is_torchvision_s_net_but_for_the_stem(name):
     """Same state, same logits, same statistics after a step in training mode."""
@@ -75,6 +76,7 @@ def test_weights_start_as_torchvision_s_do(name):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("multiplier", [0.06, 0.25, 0.5])
 def test_the_multiplier_scales_every_layer(name, multiplier):

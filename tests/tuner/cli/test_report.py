@@ -15,6 +15,7 @@ def test_the_headline_and_the_path_are_printed(tmp_path, capsys):
     assert f"report: {root / 'report' / 'index.html'}" in out
 
 
+@pytest.mark.slow
 def test_a_sweep_of_formats_prints_how_they_compare(tmp_path, capsys):
     root = start_sweep(tmp_path / "s")
     for form, gap in (("none", 0.0), ("ternary", 0.3)):

@@ -36,6 +36,7 @@ def command(*words):
     return f"from foretune.tuner.cli.main import main; main({list(words)})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     ["import foretune", "from foretune.search_spaces import SPACES", command("--help")]

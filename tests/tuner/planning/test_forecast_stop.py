@@ -94,6 +94,7 @@ def test_an_audited_run_goes_on_to_the_bits_of_one_that_nobody_judged(text, stop
     assert without_time(rows) == without_time(alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", [STOP, AUDIT])
 def test_a_run_that_goes_on_from_any_checkpoint_is_stopped_at_the_same_step(
     text, tmp_path, stopped, audited, execution

@@ -33,6 +33,7 @@ TOGETHER = [tuple(SOURCE_A), *((name,) for name in OTHERS)]
 """Source A's figures share sweeps, so that one call plans each sweep once."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scale",
     [s if s == "tiny" else pytest.param(s, marks=pytest.mark.slow) for s in SCALES],

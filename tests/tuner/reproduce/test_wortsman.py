@@ -176,6 +176,7 @@ def test_a_setting_that_would_undo_a_comparison_is_refused(names, overrides, sen
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [*MAIN, *(pytest.param(name, marks=pytest.mark.slow) for name in APPENDIX)],

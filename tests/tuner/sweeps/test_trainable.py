@@ -107,6 +107,7 @@ def test_without_memory_at_half_the_micro_batch_too_it_fails_with_the_reason(fai
     assert "at a micro-batch of 2 instead of 4, since memory ran out" in outcome.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [

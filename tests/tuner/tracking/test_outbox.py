@@ -29,6 +29,7 @@ from foretune.tuner.tracking.sender import MLflowSender, sync
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_goes_on_in_the_same_runs(sweep_dir: Path):
     end_run(add_run(sweep_dir, "a", lr=0.01, rows=101))
     folder = add_run(sweep_dir, "b", lr=0.03, rows=65)

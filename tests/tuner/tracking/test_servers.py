@@ -164,6 +164,7 @@ def test_a_server_that_never_answers_costs_nothing(sweep_dir: Path, black_hole: 
     assert "foretune sync" in message
 
 
+@pytest.mark.slow
 def test_a_process_that_forgot_to_close_exits_at_once(sweep_dir: Path, black_hole: socket.socket):
     """It ends while its sender is in a request that is never answered; nothing is retried."""
     add_run(sweep_dir, "a", lr=0.01, rows=11)

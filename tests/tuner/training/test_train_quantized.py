@@ -105,6 +105,7 @@ IMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["vit-tiny", "cnn-tiny", "resnet-tiny", "mobilenet-tiny"])
 @pytest.mark.parametrize("name", ["none", "ternary-median"])
 def test_image_models_train_and_resume_bit_for_bit(preset, name, tmp_path):

@@ -74,6 +74,7 @@ def test_what_ran_before_in_the_process_changes_nothing(text):
     assert digest(first) == digest(second)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits_from_the_start_and_from_a_checkpoint(text, tmp_path):
     run = small(text, {"seed": 5})
     outcome, rows, uninterrupted = follow(run)
