@@ -1,6 +1,7 @@
 """A password in a URI, in the environment and in a user's config: in no file, tag, page or log."""
 
 import json
+import os
 import re
 import tempfile
 import threading
@@ -192,8 +193,10 @@ def watched(pid: int, *folders: Path) -> Iterator[dict[str, bool]]:
     def read() -> None:
         while not over.is_set():
             commands = [Path(f"/proc/{one}/cmdline") for one in below(pid)]
-            files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-            for path in (*commands, *files):
+            # By os.walk, which passes over a folder that goes away meanwhile.
+            parts = [part for folder in folders for part in os.walk(folder)]
+            files = [Path(base) / name for base, _, names in parts for name in names]
+            for path in (*commands, *filter(Path.is_file, files)):
                 with suppress(OSError):
                     content = path.read_bytes()
                     if content == typed:
