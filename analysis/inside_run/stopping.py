@@ -85,6 +85,18 @@ class StopRule:
         )
 
 
+def noted(found: Forecast, *, threshold: float, step: int, audited: bool) -> dict[str, Any]:
+    """Returns what outcome.json has of a forecast by which a run ends, or would have ended."""
+    return {
+        "probability": found.probability,
+        "threshold": threshold,
+        "step": step,
+        "by_step": found.step if math.isfinite(found.step) else None,
+        "reason": found.reason,
+        "audited": audited,
+    }
+
+
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 

@@ -6,7 +6,6 @@ stopper is asked for.
 """
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +87,16 @@ class ForecastJudge:
 
     def __call__(self, step: int, row: Mapping[str, float]) -> str:
         """Takes in a row; returns the reason to end the run, or nothing."""
+        from foretune.analysis.inside_run.stopping import noted
+
         if step == 0:
             self._rule.context["loss_at_init"] = row["val_loss"]
         if self.forecast is None:
             found = self._rule.observe(step, row)
             if found is not None:
-                self.forecast = {
-                    "probability": found.probability,
-                    "threshold": self._rule.threshold,
-                    "step": step,
-                    "by_step": found.step if math.isfinite(found.step) else None,
-                    "reason": found.reason,
-                    "audited": self._audited,
-                }
+                self.forecast = noted(
+                    found, threshold=self._rule.threshold, step=step, audited=self._audited
+                )
         return "" if self.forecast is None or self._audited else self.forecast["reason"]
 
 

@@ -118,15 +118,16 @@ def run_id(run: Run) -> str:
 
     A secret isn't part of it.
     """
-    return _hashed(to_config(run))
+    return name_of(to_config(run))
 
 
 def is_named(name: str, run: Run) -> bool:
     """Whether a name is a run's, or what it was when secrets were part of it."""
-    return name in (run_id(run), _hashed(_config(run, lambda _, value: value)))
+    return name in (run_id(run), name_of(_config(run, lambda _, value: value)))
 
 
-def _hashed(config: Any) -> str:
+def name_of(config: Any) -> str:
+    """Returns 12 hexadecimal digits of the hash of a config's JSON values."""
     text = json.dumps(config, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

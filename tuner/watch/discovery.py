@@ -109,7 +109,7 @@ def _head(root: nn.Module, named: dict[str, nn.Module]) -> str:
     if callable(asked):
         try:
             found = asked()
-        except (AttributeError, NotImplementedError):
+        except (AttributeError, NotImplementedError):  # How these say that they have none.
             found = None
         if isinstance(found, nn.Module):
             return next((name for name, module in named.items() if module is found), "")

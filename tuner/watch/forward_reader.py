@@ -99,9 +99,11 @@ class ForwardReader:
             self._hooked(alone=True),
         ):
             warnings.filterwarnings("ignore", "flex_attention called without")
-            root(*args, **kwargs)
-            for name, buffer in root.named_buffers():
-                buffer.copy_(buffers[name])
+            try:
+                root(*args, **kwargs)
+            finally:
+                for name, buffer in root.named_buffers():
+                    buffer.copy_(buffers[name])
         if whole is not None:
             self.seen.shape = tuple(whole.shape)
 

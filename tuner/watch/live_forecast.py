@@ -57,12 +57,7 @@ class LiveForecast:
             if newest is None:
                 return None
             return StepVerdict(False, newest.probability, newest.reason, newest.status)
-        self.noted = {
-            "probability": found.probability,
-            "threshold": rule.threshold,
-            "step": step,
-            "by_step": found.step if math.isfinite(found.step) else None,
-            "reason": found.reason,
-            "audited": False,
-        }
+        from foretune.analysis.inside_run.stopping import noted
+
+        self.noted = noted(found, threshold=rule.threshold, step=step, audited=False)
         return StepVerdict(True, found.probability, found.reason, found.status)

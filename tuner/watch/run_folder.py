@@ -1,7 +1,5 @@
 """The records of a watched run, as DESIGN has them: DIR/runs/<run_id>/ with its three files."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +13,6 @@ from foretune.tuner.training.outcome import Outcome
 
 FLUSH_S = 5.0
 """Rows are seen by readers at most so much later."""
-
-
-def run_name(identity: Mapping[str, Any]) -> str:
-    """Returns the name of a run: 12 hexadecimal digits of the hash of what identifies it."""
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class RunFolder:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from foretune.tuner.watch.discovery import Parts
@@ -70,7 +71,8 @@ def facts_of(
         "optimizer.epsilon": first.get("eps"),
         "n_params": parts.n_params,
     }
-    return {path: float(v) if isinstance(v, float) else v for path, v in facts.items()}
+    # A rate may be a tensor, for a captured graph.
+    return {path: v.item() if isinstance(v, Tensor) else v for path, v in facts.items()}
 
 
 def sentences(parts: Parts, seen: Seen, optimizers: Sequence[Optimizer]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from foretune.analysis.records.run_files import flatten
 from foretune.analysis.stats.status import Status
+from foretune.tuner.records.run_json import name_of
 from foretune.tuner.training.outcome import Outcome
 from foretune.tuner.training.readings import Readings
 from foretune.tuner.watch.checks import check_step, check_watched, is_broken, number_of
@@ -21,7 +22,7 @@ from foretune.tuner.watch.given_config import plain_config, with_facts
 from foretune.tuner.watch.live_forecast import LiveForecast
 from foretune.tuner.watch.parameter_reader import ParameterReader
 from foretune.tuner.watch.ranks import agreed, is_first
-from foretune.tuner.watch.run_folder import RunFolder, run_name
+from foretune.tuner.watch.run_folder import RunFolder
 from foretune.tuner.watch.seen import facts_of, sentences
 from foretune.tuner.watch.step_verdict import StepVerdict
 
@@ -80,7 +81,7 @@ class Watch:
         self.found: tuple[str, ...] = ()
         """What was found in the model, and what wasn't, a sentence each; there from the first step
         on."""
-        self._model, self._quiet = model, quiet
+        self._quiet = quiet
         self._parts = look_at(model)
         own = getattr(getattr(model, "config", None), "attention", "softmax")
         self._readings = Readings(softmax=own == "softmax")
@@ -88,14 +89,14 @@ class Watch:
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
         self._optimizers = optimizers
         self._parameters = ParameterReader(self._parts.root, optimizers)
-        self._given = plain_config(config)
         self._reference = reference_loss
         self._forecast = LiveForecast(forecast, false_stops=false_stops)
         facts = facts_of(
             self._parts, optimizers, steps=total_steps, telemetry_every=telemetry_every
         )
-        self._config = with_facts(self._given, facts)
-        self._folder = RunFolder(Path(out), run_name(self._config)) if is_first() else None
+        self._config = with_facts(plain_config(config), facts)
+        self._folder = RunFolder(Path(out), name_of(self._config)) if is_first() else None
+        self._known: dict[str, Any] = {}
         self._step = -1
         self._losses: list[float] = []
         self._first_loss: float | None = None
@@ -159,6 +160,7 @@ class Watch:
                 "batch_size": seen.batch_size,
             },
         )
+        self._known = flatten(self._config)
         if self._folder is None:
             return
         self._folder.open(
@@ -207,13 +209,12 @@ class Watch:
 
     def _context(self, row: Mapping[str, float], step: int) -> dict[str, Any]:
         """What a forecast knows of the run besides its rows."""
-        config = flatten(self._config)
         rising = self._forecast.warmup(row.get("lr", math.nan), step)
         return {
             "schedule.warmup_steps": rising,
-            **config,
+            **self._known,
             "n_params": float(self._parts.n_params),
-            "lr": config.get("optimizer.lr", self._forecast.peak),
+            "lr": self._known.get("optimizer.lr", self._forecast.peak),
             "total_steps": self.total_steps,
             "steps": self.total_steps,
             "loss_at_init": self._first_loss,
