@@ -1,10 +1,13 @@
 """Models as anyone writes them, without taps, and a loop that trains one."""
 
+import json
 import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from foretune import Watch
 
 VOCABULARY = 32
 
@@ -130,3 +133,21 @@ def fit(model, *, lr=3e-3, steps=40, watch=None, parts=1, seed=0):
     if watching is not None:
         watching.finish()
     return losses
+
+
+CONFIG = {"schedule.warmup_steps": 10, "seed": 0}
+
+
+def made(model, seed=0, **how):
+    torch.manual_seed(seed)
+    return model(**how)
+
+
+def watching(out, steps=40, **how):
+    how = {"config": CONFIG, "quiet": True, **how}
+    return lambda model, optimizer: Watch(model, optimizer, out=out, total_steps=steps, **how)
+
+
+def rows(out):
+    (path,) = out.glob("runs/*/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
