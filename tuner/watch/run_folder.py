@@ -1,5 +1,6 @@
 """The records of a watched run, as DESIGN has them: DIR/runs/<run_id>/ with its three files."""
 
+import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +20,20 @@ class RunFolder:
     """Writes the files of one run."""
 
     def __init__(self, out: Path, run_id: str):
-        """Raises ValueError where out can't be written, or has this run with its end."""
-        self.run_id, self.path = run_id, out / "runs" / run_id
-        check_writable(out)
-        if (self.path / OUTCOME_FILE).exists():
+        """A run that has ended stays, and the next one of its config has a number behind its name.
+
+        Raises ValueError where out can't be written, or is a sweep's.
+        """
+        if (out / "sweep.json").exists():
             raise ValueError(
-                f"out must not have this run already, got {self.path}, which has ended; give "
-                f"another out, or config another value (a seed, say) for a run beside it."
+                f"out must be a directory for watched runs, got {out}, which holds a sweep; name "
+                f"another."
             )
+        check_writable(out)
+        names = itertools.chain([run_id], (f"{run_id}-{number}" for number in itertools.count(2)))
+        folders = (out / "runs" / name for name in names)
+        self.path = next(path for path in folders if not (path / OUTCOME_FILE).exists())
+        self.run_id = self.path.name
         self._metrics: MetricsFile | None = None
         self._started, self._flushed = time.time(), time.monotonic()
 

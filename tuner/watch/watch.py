@@ -66,15 +66,16 @@ class Watch:
                 "none" for no forecast.
             config: what the run is, in any form: a mapping with any keys (`optimizer.lr`,
                 `schedule.warmup_steps`, `seed` mean what they do in a sweep), a dataclass, a
-                namespace. Runs with the same one are the same run.
+                namespace. A run with the same one goes on where one didn't end, and else
+                is kept beside it.
             reference_loss: loss of a model without context in nats, such as the entropy of single
                 tokens; forecasts are surer with it.
             false_stops: share of healthy runs that may be stopped; one that the forecast was
                 calibrated for.
             quiet: whether it prints nothing of what it found.
 
-        Raises ValueError for what it can't watch, a run that has ended in `out`, and a forecast
-        that isn't one.
+        Raises ValueError for what it can't watch, a sweep's directory as `out`, and a forecast that
+        isn't one.
         """
         check_watched(model, optimizer, total_steps, telemetry_every)
         self.total_steps, self.telemetry_every = total_steps, telemetry_every

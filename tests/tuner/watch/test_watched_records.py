@@ -97,8 +97,17 @@ def test_a_run_goes_on_where_its_loop_does(tmp_path):
         loop(0, 6)
     loop(4, 9)
     assert [(r["step"], r["loss"]) for r in rows(tmp_path)] == [(s, 3.0 + s) for s in range(9)]
-    with pytest.raises(ValueError, match=r"^out must not have this run already.*which has ended"):
-        loop(0, 1)
+    loop(0, 9)
+    names = sorted(load(tmp_path).trials["run_id"])
+    assert names[1] == f"{names[0]}-2"
+    assert load(tmp_path).telemetry.groupby("run_id").size().tolist() == [9, 9]
+
+
+def test_a_sweep_s_directory_is_refused(tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^out must be a directory for watched runs, got .*"):
+        Watch(PlainLM(), out=tmp_path, total_steps=9)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_model_without_attention_is_recorded_and_told_what_is_missing(tmp_path, capsys):
